@@ -4493,7 +4493,8 @@ type RowBatch struct {
 	Columns       []string               `protobuf:"bytes,1,rep,name=columns,proto3" json:"columns,omitempty"`
 	RowsJson      []string               `protobuf:"bytes,2,rep,name=rows_json,json=rowsJson,proto3" json:"rows_json,omitempty"` // host renders them
 	End           bool                   `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`
-	Format        string                 `protobuf:"bytes,4,opt,name=format,proto3" json:"format,omitempty"` // --format typed after the plugin's name; empty = Terminal.format
+	Format        string                 `protobuf:"bytes,4,opt,name=format,proto3" json:"format,omitempty"`  // --format typed after the plugin's name; empty = Terminal.format
+	Single        bool                   `protobuf:"varint,5,opt,name=single,proto3" json:"single,omitempty"` // one row that is an object of its own, not a list of one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4554,6 +4555,13 @@ func (x *RowBatch) GetFormat() string {
 		return x.Format
 	}
 	return ""
+}
+
+func (x *RowBatch) GetSingle() bool {
+	if x != nil {
+		return x.Single
+	}
+	return false
 }
 
 var File_host_proto protoreflect.FileDescriptor
@@ -4923,12 +4931,13 @@ const file_host_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x18\n" +
 	"\achoices\x18\x03 \x03(\tR\achoices\x12\x1a\n" +
-	"\bfallback\x18\x04 \x01(\tR\bfallback\"k\n" +
+	"\bfallback\x18\x04 \x01(\tR\bfallback\"\x83\x01\n" +
 	"\bRowBatch\x12\x18\n" +
 	"\acolumns\x18\x01 \x03(\tR\acolumns\x12\x1b\n" +
 	"\trows_json\x18\x02 \x03(\tR\browsJson\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\bR\x03end\x12\x16\n" +
-	"\x06format\x18\x04 \x01(\tR\x06format2M\n" +
+	"\x06format\x18\x04 \x01(\tR\x06format\x12\x16\n" +
+	"\x06single\x18\x05 \x01(\bR\x06single2M\n" +
 	"\x04Meta\x12E\n" +
 	"\bDescribe\x12\x1b.ds.host.v1.DescribeRequest\x1a\x1c.ds.host.v1.DescribeResponse2\x85\x01\n" +
 	"\x06Config\x12<\n" +

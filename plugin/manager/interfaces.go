@@ -36,8 +36,8 @@ type Host interface {
 	Open(p *plugin.Installed, b *sandbox.Box, inv *plugin.Invocation) (hostabi.Session, error)
 }
 
-// Events feeds the handlers of plugins that are not running: internal/events, internal/natsbus.
+// Events is the bus that is told about runs: internal/events.
 type Events interface {
 	Publish(ctx context.Context, e hostabi.Event) (subscribers, dropped int, err error)
-	Subscribe(ctx context.Context, topics []string) (<-chan hostabi.Event, error)
+	Wanted(topic string) bool
 }
