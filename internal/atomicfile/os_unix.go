@@ -1,0 +1,88 @@
+//go:build unix
+
+package atomicfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const lockFlags = os.O_CREATE | os.O_RDONLY | syscall.O_NOFOLLOW
+
+func openFile(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	return os.OpenFile(name, flag|syscall.O_NOFOLLOW, perm)
+}
+
+// rename is the bare system call: os.Rename looks at the target first and so answers for an older moment.
+func rename(from, to string) error {
+	if err := again(func() error { return syscall.Rename(from, to) }); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+func remove(name string) error { return os.Remove(name) }
+
+func chtimes(name string, mtime time.Time) error {
+	t := unix.NsecToTimespec(mtime.UnixNano())
+	ts := []unix.Timespec{t, t} // the access time means nothing here
+	if err := again(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, name, ts, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
+		return &os.PathError{Op: "chtimes", Path: name, Err: err}
+	}
+	return nil
+}
+
+func syncDir(name string) error {
+	d, err := openFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		err = nil // file systems without fsync of directories
+	}
+	return errors.Join(err, d.Close())
+}
+
+// OwnerUID is the numeric owner of a file; -1 where the system has none.
+func OwnerUID(fi fs.FileInfo) int {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid)
+	}
+	return -1
+}
+
+// DiskBytes is the space that a file takes on disk.
+func DiskBytes(fi fs.FileInfo) int64 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return int64(st.Blocks) * 512
+	}
+	return fi.Size()
+}
+
+// Unsafe says why others could change what is in a directory, or is empty: it is not ours, or its group or
+// others may write.
+func Unsafe(fi fs.FileInfo) string {
+	if uid := OwnerUID(fi); uid >= 0 && uid != os.Geteuid() {
+		return "belongs to another user"
+	}
+	if fi.Mode().Perm()&0o022 != 0 {
+		return "is writable by group or others"
+	}
+	return ""
+}
+
+func handleID(File, fs.FileInfo) (ID, error) { return ID{}, errors.ErrUnsupported }
+
+func again(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
