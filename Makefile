@@ -1,0 +1,87 @@
+# Targets of Delivery Station; every command also works when typed by hand.
+SHELL := bash
+GO    ?= go
+TOOLS := internal/tools
+TOOL  := cd $(TOOLS) && $(GO) tool
+LDFLAGS := -s -w
+BUILD := $(GO) build -trimpath -ldflags '$(LDFLAGS)' -tags grpcnotrace
+CROSS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
+# Packages with goroutines of their own.
+RACE  := ./cache/... ./hostabi/... ./plugin/... ./registry/... ./runtime/... ./internal/events/... ./internal/state/... ./internal/atomicfile/... ./pkg/...
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## build bin/ds and the first-party plugins (native and WASM)
+	$(BUILD) -o bin/ ./cmd/ds
+	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/ds-porter
+	GOOS=wasip1 GOARCH=wasm $(BUILD) -o bin/porter.wasm ./cmd/ds-porter
+
+.PHONY: install
+install: ## install ds into GOBIN
+	$(GO) install -trimpath -ldflags '$(LDFLAGS)' -tags grpcnotrace ./cmd/ds
+
+.PHONY: demo
+demo: build ## the main job for real: install both kinds of a plugin, run them, print what happened
+	$(GO) run ./internal/demo
+
+.PHONY: test
+test: ## unit tests, conformance kits and scripts
+	$(GO) test ./...
+
+.PHONY: race
+race: ## the concurrent packages under the race detector
+	$(GO) test -race -short $(RACE)
+
+.PHONY: cover
+cover: ## coverage of hand-written code, fails below 80 %
+	$(GO) test -coverpkg=./... -coverprofile=coverage.out ./...
+	@grep -vE '\.pb\.go|_gen\.go|/internal/(demo|bench|dstest)/' coverage.out > coverage.hand && $(GO) tool cover -func=coverage.hand | tail -1 | \
+		awk '{p=$$3+0; print "coverage of hand-written code: " p " %"; exit p < 80}'
+
+.PHONY: lint
+lint: ## golangci-lint, pinned in internal/tools
+	$(GO) -C $(TOOLS) build -o $(CURDIR)/bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	bin/golangci-lint run ./...
+
+.PHONY: vet
+vet: ## go vet for every target system
+	$(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
+	GOOS=windows $(GO) vet ./...
+	GOOS=wasip1 GOARCH=wasm $(GO) vet ./hostabi ./hostabi/frame ./hostabi/hostv1lite ./hostabi/hosttest/cases ./pkg/client ./cmd/ds-porter
+
+.PHONY: cross
+cross: ## build ds for every target system
+	@for p in $(CROSS); do echo $$p; GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(GO) build -tags grpcnotrace -o /dev/null ./cmd/ds ./cmd/ds-porter || exit 1; done
+
+.PHONY: fmt
+fmt: ## gofumpt and import grouping
+	$(GO) -C $(TOOLS) build -o $(CURDIR)/bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	bin/golangci-lint fmt ./...
+
+.PHONY: generate
+generate: ## protobuf code, guest messages, C header
+	cd $(TOOLS) && $(GO) run ./protogen ../../hostabi/hostv1 host.proto plugin.proto
+	cd $(TOOLS) && $(GO) run ./guestgen ../..
+
+.PHONY: guests
+guests: ## rebuild the prebuilt test guests (needs clang, lld, wasi-libc)
+	$(MAKE) -C testdata/guests/c
+
+.PHONY: fuzz
+fuzz: ## every fuzz target, T each (default 30s)
+	@set -e; for d in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$d/*_test.go | cut -c6-); do \
+			echo "== $$d $$f"; $(GO) test $$d -run '^$$' -fuzz "^$$f\$$" -fuzztime $${T:-30s}; done; done
+
+.PHONY: bench
+bench: build ## the rows of the performance contract that exist, as ratios
+	$(GO) build -trimpath -o bin/dsbench ./internal/bench
+	bin/dsbench -ds bin/ds
+
+.PHONY: check
+check: ## what CI runs
+	bash .ci/run
