@@ -180,7 +180,7 @@ type Rows struct {
 	Columns []string // "key" or "key=HEADER" or "key=HEADER,wide" (shown by --format wide only), in order
 	JSON    []string // one JSON object a row
 	End     bool
-	Single  bool     // the one row is an object of its own, not a list of one
+	Single  bool   // the one row is an object of its own, not a list of one
 	Format  string // --format typed after the plugin's name, else empty
 }
 
