@@ -1,11 +1,12 @@
 // Package native runs plugins that are programs of the operating system. It starts them so that nobody can
 // tell it from running the file by hand (streams, terminal, signals, exit code), gives them one descriptor for
-// host calls and leaves nothing behind. It never parses what a plugin writes. Start with New and Backend.Run.
+// host calls and leaves nothing behind. It never parses what a plugin writes to its standard error, and it
+// decides nothing: what a plugin may do is settled by the Session and the Box it is given. Start with New and
+// Backend.Run.
 package native
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"time"
 
@@ -19,17 +20,18 @@ import (
 // Options configures a Backend. The zero value works: private directories are made below the system's
 // temporary directory.
 type Options struct {
-	// RunDir makes the directory that holds one DS_RUN_DIR per run (cache.Store.RunDir); nil = temporary.
+	// RunDir makes the directory that holds one DS_RUN_DIR per run (cache.Store.RunDir), which also sweeps
+	// what killed processes left there; nil = the system's temporary directory.
 	RunDir func() (string, error)
-	// SockDir holds the socket directories of mode goplugin; it should be short. Empty = $XDG_RUNTIME_DIR
-	// as the invocation's environment has it, the temporary directory, /tmp, whichever is short enough.
+	// SockDir holds the socket directories of mode goplugin; it should be short. Empty = XDG_RUNTIME_DIR of
+	// the invocation's environment, the system's temporary directory, /tmp: the first one that fits.
 	SockDir string
-	// Confine is sandbox.native: auto, require or off. No kernel limits are applied yet: require refuses
-	// every run with SANDBOX_REQUIRED, the other values run unconfined and say so.
+	// Confine is sandbox.native: auto, require or off. This backend applies no kernel limits: require refuses
+	// every run with SANDBOX_REQUIRED, the other values run unconfined, and Probe says so.
 	Confine string
-	// Wrap are the words of a debugger or tracer to start the program with; empty = none.
+	// Wrap are the words of a debugger or tracer to start programs below; empty = none.
 	Wrap []string
-	// Reattach maps a plugin's name to the JSON of a running goplugin server; not supported yet.
+	// Reattach maps a plugin's name to the JSON of a running goplugin server. It is accepted and not used.
 	Reattach map[string]string
 	Log      *slog.Logger // nil = discard
 }
@@ -40,18 +42,20 @@ type GRPCHost interface {
 	GRPCServer(opts []grpc.ServerOption) *grpc.Server
 }
 
-// WorkerLimits bounds one worker. Zero fields do not limit.
-type WorkerLimits struct {
-	Wall, CPU time.Duration
-	Memory    int64  // bytes of data
-	Dir       string // the only directory it may write, where confinement exists
+// runDirUser is the extra ability of a Session that gives blobs and sinks as paths in the run's directory.
+type runDirUser interface {
+	SetRunDir(dir string, confined bool)
 }
 
-// Support says what the kernel offers to confine a plugin.
+// Support says what is enforced by the kernel on a native plugin here. The zero value is nothing: shown as
+// "Native, not confined".
 type Support struct {
 	Landlock int  // ABI version, 0 = none
-	Seccomp  bool // filters can be loaded
+	Seccomp  bool // filters are loaded
 }
+
+// Probe is what Run enforces on this system: nothing, on every system.
+func Probe() Support { return Support{} }
 
 // Backend runs native plugins. It is immutable and safe for concurrent use.
 type Backend struct{ o Options }
@@ -66,13 +70,21 @@ func New(o Options) *Backend {
 
 // Run runs one invocation of p, whose Program is set and open. nil means exit 0, *plugin.ExitError that the
 // program ran and ended otherwise, *hostabi.Error that it did not run or was stopped. It returns when the
-// process is reaped and every goroutine, thread, socket and file of the run is gone.
+// process is reaped and every goroutine, thread, socket and file of the run is gone. A Stdin that is no file is
+// closed at the end if it is an io.Closer: nothing else can end a Read that is waiting.
 func (b *Backend) Run(ctx context.Context, p *plugin.Installed, box *sandbox.Box, inv *plugin.Invocation, s hostabi.Session) error {
-	return hostabi.Errorf(hostabi.ReasonInternal, "not built")
-}
-
-// Worker runs this executable with argv (without the program name), an empty environment and stdin, within l,
-// and returns what it printed.
-func (b *Backend) Worker(ctx context.Context, argv []string, stdin io.Reader, l WorkerLimits) (stdout []byte, err error) {
-	return nil, hostabi.Errorf(hostabi.ReasonInternal, "not built")
+	r := &run{b: b, p: p, box: box, inv: inv, session: s, begin: time.Now()}
+	if err := r.check(); err != nil {
+		return err
+	}
+	if err := r.openDir(); err != nil {
+		return err
+	}
+	defer r.removeDir()
+	ctx, cancel := r.withDeadline(ctx)
+	defer cancel()
+	if p.Program.Mode == plugin.GoPlugin {
+		return r.goplugin(ctx)
+	}
+	return r.direct(ctx)
 }

@@ -1,0 +1,77 @@
+package native
+
+import (
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/delivery-station/ds/plugin"
+)
+
+// procAttr makes the kernel kill the plugin when the thread that started it is gone, whatever killed ds.
+func procAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+
+// aboveExtra is a descriptor number that the child's own descriptors, 0, 1, 2 …, never reach.
+const aboveExtra = 32
+
+// executable is the path to execute and a file that must stay open until then. An ELF program is executed by
+// its descriptor, so that swapping the file at its path wins nothing. A script goes by its path: its interpreter
+// would find the descriptor closed.
+func executable(p *plugin.Program, img image) (string, *os.File, error) {
+	if img.script {
+		f, err := duplicate(p.File)
+		return p.Path, f, err
+	}
+	f, err := duplicate(p.File)
+	if err != nil {
+		return "", nil, err
+	}
+	path := "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
+	if _, err := os.Lstat(path); err != nil { // no /proc here
+		path = p.Path
+	}
+	return path, f, nil
+}
+
+func duplicate(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, aboveExtra)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// limitCore forbids a core dump, which would hold what the plugin was trusted with. The process may be gone.
+func limitCore(pid int) { _ = limit(pid, unix.RLIMIT_CORE, 0) }
+
+func limit(pid, resource int, value uint64) error {
+	return unix.Prlimit(pid, resource, &unix.Rlimit{Cur: value, Max: value}, nil)
+}
+
+// limitWorker bounds a worker; zero values do not.
+func limitWorker(pid int, cpuSeconds, dataBytes uint64) error {
+	limitCore(pid)
+	if err := limit(pid, unix.RLIMIT_NOFILE, 64); err != nil {
+		return err
+	}
+	if cpuSeconds > 0 {
+		if err := limit(pid, unix.RLIMIT_CPU, cpuSeconds); err != nil {
+			return err
+		}
+	}
+	if dataBytes > 0 {
+		return limit(pid, unix.RLIMIT_DATA, dataBytes)
+	}
+	return nil
+}
+
+// noexec reports whether f lies on a file system from which nothing may be executed.
+func noexec(f *os.File) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(int(f.Fd()), &st) == nil && st.Flags&unix.ST_NOEXEC != 0
+}
+
+// self is this executable even after its file was replaced.
+func self() (string, error) { return "/proc/self/exe", nil }
