@@ -1,6 +1,6 @@
 // Command guestgen writes what guests need of ds.host.v1 without a protobuf runtime: Go messages without
-// reflection (hostv1lite) and a C header (abi/ds_v1.h). It takes the directory hostabi, reads
-// hostv1/host.proto there and writes the same bytes for the same schema.
+// reflection (hostabi/hostv1lite) and a C header (hostabi/abi/ds_v1.h). It takes the root of the module, reads
+// hostabi/hostv1/host.proto there and writes the same bytes for the same schema.
 package main
 
 import (
@@ -16,16 +16,16 @@ import (
 
 func main() {
 	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: guestgen HOSTABI-DIR")
+		fmt.Fprintln(os.Stderr, "usage: guestgen ROOT")
 		os.Exit(2)
 	}
-	if err := run(context.Background(), os.Args[1]); err != nil {
+	if err := run(context.Background(), filepath.Join(os.Args[1], "hostabi")); err != nil {
 		fmt.Fprintln(os.Stderr, "guestgen:", err)
 		os.Exit(1)
 	}
 }
 
-// run generates every output below dir.
+// run generates every output below dir, the directory hostabi.
 func run(ctx context.Context, dir string) error {
 	c := protocompile.Compiler{
 		Resolver:       &protocompile.SourceResolver{ImportPaths: []string{filepath.Join(dir, "hostv1")}},
@@ -45,6 +45,7 @@ func run(ctx context.Context, dir string) error {
 	}{
 		{"hostv1lite/messages_gen.go", goMessages},
 		{"hostv1lite/methods_gen.go", goMethods},
+		{"abi/ds_v1.h", cNames},
 	} {
 		text, err := out.write(f)
 		if err != nil {
