@@ -1,0 +1,7 @@
+// hello prints one line and needs nothing but WASI.
+#include <stdio.h>
+
+int main(void) {
+	puts("hello from C");
+	return 0;
+}
