@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"iter"
+	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -92,4 +94,23 @@ type Terminal interface {
 	Report(p hostabi.Progress)
 	Prompt(ctx context.Context, p hostabi.Prompt) (answer string, defaulted bool, err error)
 	Rows(w io.Writer, format string, r hostabi.Rows) error
+}
+
+// PlatformResolver is found by type assertion on a Puller. p nil means the root that ref names; fresh skips
+// the memory of tags.
+type PlatformResolver interface {
+	ResolvePlatform(ctx context.Context, ref string, p *hostabi.Platform, fresh bool) (hostabi.Descriptor, error)
+}
+
+// Limiter is found by type assertion on a Cache: it bounds what owner may have in the cache together, the
+// quota of cache.write. 0 = none.
+type Limiter interface {
+	Limit(bytes int64)
+}
+
+// HTTP is internal/egress. Every request that the client makes for r, redirects included, is decided by
+// allow before it connects; private says that the address may be a private one. The body of the answer is
+// the caller's to close.
+type HTTP interface {
+	Do(r *http.Request, maxRedirects int, allow func(target *url.URL) (private bool, err error)) (*http.Response, error)
 }

@@ -1,0 +1,171 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/delivery-station/ds/hostabi"
+)
+
+// sink is a blob being written by the plugin: through Write, or, for a native plugin, into a file of its run
+// directory. Exactly one of commit and release ends it.
+type sink struct {
+	s    *Session
+	id   uint32
+	want hostabi.Descriptor // as asked at Create
+	ttl  time.Duration
+	path string // file in DS_RUN_DIR/sink, else empty
+
+	mu    sync.Mutex
+	w     hostabi.BlobWriter
+	bytes int64
+	over  bool // committed or discarded
+}
+
+func (k *sink) Read([]byte) (int, error) {
+	return 0, hostabi.Errorf(hostabi.ReasonBadHandle, "handle %d: a sink is only written", k.id)
+}
+
+// Write appends; it does not keep p.
+func (k *sink) Write(p []byte) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over {
+		return 0, badHandle(k.id)
+	}
+	if k.path != "" {
+		return 0, hostabi.Errorf(hostabi.ReasonBadHandle, "handle %d: this sink is written at its path", k.id)
+	}
+	n, err := k.w.Write(p)
+	k.bytes += int64(n)
+	return n, err
+}
+
+// Close aborts.
+func (k *sink) Close() error {
+	if _, err := k.s.blobs.take(k.id); err != nil {
+		return err
+	}
+	return k.release()
+}
+
+func (k *sink) release() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over {
+		return nil
+	}
+	k.over = true
+	return errors.Join(k.w.Abort(), k.removeFile())
+}
+
+// commit publishes what was written. digest and annotations are what the plugin knows only now.
+func (k *sink) commit(ctx context.Context, digest hostabi.Digest, annotations map[string]string) (hostabi.BlobInfo, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over {
+		return hostabi.BlobInfo{}, badHandle(k.id)
+	}
+	k.over = true
+	info, err := k.publish(ctx, digest, annotations)
+	if rerr := k.removeFile(); err == nil {
+		err = rerr
+	}
+	return info, err
+}
+
+func (k *sink) publish(ctx context.Context, digest hostabi.Digest, annotations map[string]string) (hostabi.BlobInfo, error) {
+	want := k.want
+	want.Annotations = annotations
+	if digest != "" {
+		if want.Digest != "" && want.Digest != digest {
+			return hostabi.BlobInfo{}, errors.Join(mismatch(want.Digest, digest), k.w.Abort())
+		}
+		want.Digest = digest
+	}
+	if k.path != "" {
+		if err := k.copyFile(ctx); err != nil {
+			return hostabi.BlobInfo{}, errors.Join(err, k.w.Abort())
+		}
+	}
+	if want.Size != 0 && want.Size != k.bytes {
+		e := hostabi.Errorf(hostabi.ReasonDigestMismatch, "blob has %d bytes, %d were announced", k.bytes, want.Size)
+		return hostabi.BlobInfo{}, errors.Join(e, k.w.Abort())
+	}
+	want.Size = k.bytes
+	e, ok := k.w.(Expecter)
+	if ok {
+		e.Expect(want, k.ttl)
+	}
+	info, err := k.w.Commit(ctx)
+	if err == nil && want.Digest != "" && info.Digest != want.Digest {
+		err = mismatch(want.Digest, info.Digest)
+	}
+	return info, err
+}
+
+func mismatch(want, got hostabi.Digest) *hostabi.Error {
+	return hostabi.Errorf(hostabi.ReasonDigestMismatch, "blob is %s, not %s", got, want)
+}
+
+// copyFile takes the bytes from the plugin's file. The plugin may still hold the file open, so only the copy
+// is hashed and kept.
+func (k *sink) copyFile(ctx context.Context) error {
+	f, err := openOwn(k.path)
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(k.w, contextReader{ctx, f})
+	k.bytes = n
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func (k *sink) removeFile() error {
+	if k.path == "" {
+		return nil
+	}
+	err := os.Remove(k.path)
+	if errors.Is(err, os.ErrNotExist) { // the plugin's directory
+		return nil
+	}
+	return err
+}
+
+// sinkFile makes the file that a native plugin writes.
+func sinkFile(runDir string, id uint32) (string, error) {
+	path := filepath.Join(runDir, "sink", strconv.FormatUint(uint64(id), 10))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return "", err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", err
+	}
+	return path, f.Close()
+}
+
+// contextReader ends a long copy with its context.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+func notRegular(path string) error {
+	return hostabi.Errorf(hostabi.ReasonBadHandle, "sink %s: not a regular file of this user", filepath.Base(path))
+}

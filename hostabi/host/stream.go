@@ -1,0 +1,214 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/delivery-station/ds/hostabi"
+)
+
+// Stream implements hostabi.Session. A unary method is a stream of one message each way.
+func (s *Session) Stream(ctx context.Context, name string, enc hostabi.Encoding) (hostabi.Stream, error) {
+	begin := s.begin()
+	m, err := s.r.lookup(name)
+	if err == nil {
+		err = s.enter(true)
+	}
+	if err != nil {
+		s.observe(ctx, name, begin, err)
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	st := &stream{
+		c: &call{Context: ctx, s: s, m: m}, cancel: cancel, enc: enc,
+		in: make(chan []byte, hostabi.MaxQueued), half: make(chan struct{}),
+		out: make(chan []byte, hostabi.MaxQueued), done: make(chan struct{}),
+	}
+	go st.run(m)
+	return st, nil
+}
+
+// stream is a streaming call in memory: hostabi.Stream to the carrier, grpc.ServerStream (as serverStream) to
+// the handler. Both queues are bounded, so each side waits for the other.
+type stream struct {
+	c      *call
+	cancel context.CancelFunc
+	enc    hostabi.Encoding
+
+	in      chan []byte
+	half    chan struct{} // closed by CloseSend
+	halfone sync.Once
+	out     chan []byte
+	done    chan struct{} // closed when the handler has returned
+	err     error         // its result, valid after done
+
+	mu      sync.Mutex
+	ended   bool // the handler has returned
+	dropped bool // the carrier has the result or does not want it
+}
+
+var _ hostabi.Stream = (*stream)(nil)
+
+func (st *stream) run(m *method) {
+	s := st.c.s
+	defer s.leave(true)
+	if m.stream != nil {
+		st.err = s.r.interceptStream(m.impl, &serverStream{st}, st.c, m.stream.Handler)
+	} else {
+		st.err = st.unary(m)
+	}
+	st.c.end()
+	close(st.done)
+	st.settle(&st.ended)
+}
+
+// unary serves a unary method to a carrier that only has streams.
+func (st *stream) unary(m *method) error {
+	req, err := st.next()
+	if err == nil {
+		var reply []byte
+		if reply, err = st.c.s.Invoke(st.c, hostabi.Call{Method: m.name, Enc: st.enc, Req: req}); err == nil {
+			return st.push(reply)
+		}
+	}
+	if err == io.EOF {
+		err = hostabi.Errorf(hostabi.ReasonBadMessage, "stream ended before its first message")
+	}
+	return st.c.s.asError(m.name, err)
+}
+
+// Send implements hostabi.Stream; io.EOF means that the host has ended the stream and Recv has the result.
+func (st *stream) Send(msg []byte) error {
+	if len(msg) > hostabi.MaxMessage {
+		return tooLarge("message", len(msg))
+	}
+	select {
+	case <-st.half:
+		return hostabi.Errorf(hostabi.ReasonBadMessage, "message after the end of the stream")
+	case <-st.done:
+		return io.EOF
+	default:
+	}
+	select {
+	case st.in <- bytes.Clone(msg):
+		return nil
+	case <-st.done:
+		return io.EOF
+	case <-st.c.Done():
+		return st.c.s.asError(st.c.m.name, st.c.Err())
+	}
+}
+
+// CloseSend implements hostabi.Stream.
+func (st *stream) CloseSend() error {
+	st.halfone.Do(func() { close(st.half) })
+	return nil
+}
+
+// Recv implements hostabi.Stream.
+func (st *stream) Recv() ([]byte, error) {
+	select {
+	case b := <-st.out:
+		return b, nil
+	case <-st.done:
+	}
+	select {
+	case b := <-st.out:
+		return b, nil
+	default:
+	}
+	st.settle(&st.dropped)
+	if st.err != nil {
+		return nil, st.err
+	}
+	return nil, io.EOF
+}
+
+// Close implements hostabi.Stream. It does not wait for the handler; the session does.
+func (st *stream) Close() error {
+	st.cancel()
+	st.settle(&st.dropped)
+	return nil
+}
+
+// settle sets one of the two flags; when both are set the stream no longer counts.
+func (st *stream) settle(flag *bool) {
+	st.mu.Lock()
+	before := st.ended && st.dropped
+	*flag = true
+	free := !before && st.ended && st.dropped
+	st.mu.Unlock()
+	if free {
+		st.cancel()
+		st.c.s.freeStream()
+	}
+}
+
+// next is the next message of the guest, io.EOF after its last.
+func (st *stream) next() ([]byte, error) {
+	select {
+	case b := <-st.in:
+		return b, nil
+	default:
+	}
+	select {
+	case b := <-st.in:
+		return b, nil
+	case <-st.half:
+	case <-st.c.Done():
+		return nil, st.c.Err()
+	}
+	select {
+	case b := <-st.in:
+		return b, nil
+	default:
+		return nil, io.EOF
+	}
+}
+
+func (st *stream) push(b []byte) error {
+	if len(b) > hostabi.MaxMessage {
+		return tooLarge("reply", len(b))
+	}
+	select {
+	case st.out <- b:
+		return nil
+	case <-st.c.Done():
+		return st.c.Err()
+	}
+}
+
+// serverStream is the handler's side of a stream. Metadata has no meaning in the host ABI.
+type serverStream struct{ *stream }
+
+var _ grpc.ServerStream = (*serverStream)(nil)
+
+func (*serverStream) SetHeader(metadata.MD) error  { return nil }
+func (*serverStream) SendHeader(metadata.MD) error { return nil }
+func (*serverStream) SetTrailer(metadata.MD)       {}
+
+// Context implements grpc.ServerStream.
+func (ss *serverStream) Context() context.Context { return ss.c }
+
+// RecvMsg implements grpc.ServerStream.
+func (ss *serverStream) RecvMsg(m any) error {
+	b, err := ss.next()
+	if err != nil {
+		return err
+	}
+	return decode(b, m, ss.enc)
+}
+
+// SendMsg implements grpc.ServerStream.
+func (ss *serverStream) SendMsg(m any) error {
+	b, err := encode(nil, m, ss.enc)
+	if err != nil {
+		return err
+	}
+	return ss.push(b)
+}
