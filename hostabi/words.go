@@ -2,6 +2,7 @@ package hostabi
 
 import (
 	"iter"
+	"slices"
 	"strings"
 	"time"
 )
@@ -68,7 +69,7 @@ func (p Platform) String() string {
 // ParsePlatform reads OS/ARCH[/VARIANT]; the error has reason USAGE.
 func ParsePlatform(s string) (Platform, error) {
 	parts := strings.Split(s, "/")
-	if len(parts) < 2 || len(parts) > 3 || parts[0] == "" || parts[1] == "" {
+	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
 		return Platform{}, Errorf(ReasonUsage, "platform %q is not OS/ARCH or OS/ARCH/VARIANT", clip(s, 80))
 	}
 	p := Platform{OS: parts[0], Architecture: parts[1]}
