@@ -2,8 +2,397 @@ package native
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	hclog "github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/hostabi/hostv1"
+	"github.com/delivery-station/ds/plugin"
 )
 
-func (r *run) goplugin(ctx context.Context) error { return r.fail(hostabi.ReasonInternal, "not built") }
+// The handshake of mode goplugin (native.md section 2).
+const (
+	cookieKey   = "DS_PLUGIN_MAGIC_COOKIE"
+	cookieValue = "delivery-station-plugin"
+	pluginKey   = "ds-plugin"
+)
+
+// shutdownTime is how long a server may take to end by itself when it is asked to.
+const shutdownTime = 250 * time.Millisecond
+
+// goplugin runs a stock go-plugin gRPC server (native.md section 4).
+func (r *run) goplugin(ctx context.Context) error {
+	for _, a := range r.inv.Args {
+		if !utf8.ValidString(a) {
+			return r.fail(hostabi.ReasonUsage, "argument %s is not UTF-8, which mode goplugin needs", clean(a))
+		}
+	}
+	dir, err := r.openSockDir()
+	if err != nil {
+		return err
+	}
+	defer dir.remove()
+	s := newServer(r)
+	if err := s.open(); err != nil {
+		return r.fail(hostabi.ReasonStartFailed, "%w", err)
+	}
+	defer s.std.close()
+	s.prepare(dir.path)
+	result := s.run(ctx)
+	s.teardown()
+	e, ok := errors.AsType[*plugin.ExitError](result)
+	if !ok {
+		return result
+	}
+	if err := s.refused(); err != nil {
+		return err
+	}
+	if e.Code == 0 {
+		return nil
+	}
+	return e
+}
+
+// server is one plugin process in mode goplugin: go-plugin's Client around our own runner.
+type server struct {
+	r      *run
+	std    *streams
+	out    *sink // ds's stdout: RunEvents, go-plugin's stdio stream and what is left of the handshake pipe
+	err    *sink
+	runner *runner
+	config *goplugin.ClientConfig
+	client *goplugin.Client
+	broken chan error // the first error of out or err
+
+	connected sync.WaitGroup // the goroutine of connect
+	talk      *talk
+	host      *grpc.Server
+	serving   sync.WaitGroup
+
+	mu     sync.Mutex
+	conn   *grpc.ClientConn
+	closed bool
+}
+
+func newServer(r *run) *server {
+	s := &server{r: r, broken: make(chan error, 1)}
+	s.out = newSink(r.inv.Stdout, s.broken)
+	s.err = s.out
+	if !same(r.inv.Stdout, r.inv.Stderr) {
+		s.err = newSink(r.inv.Stderr, s.broken)
+	}
+	return s
+}
+
+// open makes the child's streams. A writer that is no file is written to through its sink only.
+func (s *server) open() (err error) {
+	var out, errw io.Writer = s.out, s.err
+	if f, ok := s.r.inv.Stdout.(*os.File); ok {
+		out = f
+	}
+	if f, ok := s.r.inv.Stderr.(*os.File); ok {
+		errw = f
+	}
+	if s.std, err = openStreams(s.r.inv.Stdin, out, errw); err == nil {
+		s.std.lazy = true // a plugin that does not read must not eat the caller's input
+	}
+	return err
+}
+
+// prepare sets up go-plugin's Client with its sockets below dir.
+func (s *server) prepare(dir string) {
+	s.runner = newRunner(s.r, dir, s.std, s.out)
+	set := goplugin.PluginSet{pluginKey: &dispenser{}}
+	s.config = &goplugin.ClientConfig{
+		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: cookieKey, MagicCookieValue: cookieValue},
+		VersionedPlugins: map[int]goplugin.PluginSet{1: set, 2: set}, // 1 is told apart at the handshake
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		RunnerFunc:       s.runner.create,
+		SkipHostEnv:      true,
+		StartTimeout:     s.r.b.handshake + time.Second, // ours ends first and knows why
+		Logger:           hclog.NewNullLogger(),
+		SyncStdout:       s.out,
+		SyncStderr:       s.err,
+		AutoMTLS:         runtime.GOOS == "windows", // loopback TCP; elsewhere the 0700 directory is the credential
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
+		GRPCDialOptions: []grpc.DialOption{ // appended last by go-plugin and so override its MaxInt32
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(hostabi.MaxMessage), grpc.MaxCallSendMsgSize(hostabi.MaxMessage)),
+			grpc.WithChainStreamInterceptor(s.capture),
+		},
+	}
+	s.client = goplugin.NewClient(s.config)
+}
+
+// capture remembers the connection at its first stream, which go-plugin opens while it connects: closing it is
+// the only way to end an attempt that hangs, and go-plugin forgets it when connecting fails.
+func (s *server) capture(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, method string, next grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
+	s.mu.Lock()
+	s.conn = cc
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		_ = cc.Close()
+	}
+	return next(ctx, d, cc, method, o...)
+}
+
+// closeConn ends the connection, also one that is made later.
+func (s *server) closeConn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.conn != nil {
+		_ = s.conn.Close()
+	}
+}
+
+// run connects, talks and returns how the run ended. It leaves the process alone; teardown ends it.
+func (s *server) run(ctx context.Context) error {
+	ready := make(chan error, 1)
+	var link *link
+	s.connected.Go(func() {
+		var err error
+		link, err = s.connect()
+		ready <- err
+	})
+	var outcome <-chan outcome
+	var late <-chan time.Time
+	interrupted := false
+	exited, signals := s.runner.exited, s.r.inv.Signals
+	hang := time.After(2 * s.r.b.handshake)
+	for {
+		select {
+		case err := <-ready:
+			if err != nil {
+				return s.connectError(ctx, err)
+			}
+			hang = nil
+			s.talk = s.start(ctx, link)
+			outcome = s.talk.done
+		case o := <-outcome:
+			if !o.exited {
+				return s.unfinished(interrupted, o.err)
+			}
+			return &plugin.ExitError{Code: exitCode(o.code)}
+		case <-exited:
+			exited, late = nil, time.After(silence)
+		case <-late:
+			if s.talk != nil {
+				return s.unfinished(interrupted, nil)
+			}
+		case err := <-s.broken:
+			return s.outputError(err)
+		case <-hang:
+			return s.r.fail(hostabi.ReasonProtocol, "answered the handshake, but does not serve its socket")
+		case <-ctx.Done():
+			return s.r.stopped(ctx)
+		case sig, ok := <-signals:
+			switch {
+			case !ok:
+				signals = nil
+			case sig != os.Interrupt:
+				s.runner.forward(sig)
+			case interrupted || s.talk == nil || !s.talk.interrupt():
+				return s.r.fail(hostabi.ReasonInterrupted, "interrupted")
+			default:
+				interrupted = true
+			}
+		}
+	}
+}
+
+// link is a connected plugin and the id by which it reaches the host, 0 = it cannot.
+type link struct {
+	plugin hostv1.PluginClient
+	hostID uint32
+}
+
+// dispenser is go-plugin's idea of a client.
+type dispenser struct {
+	goplugin.NetRPCUnsupportedPlugin
+}
+
+type dispensed struct {
+	broker *goplugin.GRPCBroker
+	conn   *grpc.ClientConn
+}
+
+// GRPCServer is never called: ds serves no plugins.
+func (*dispenser) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error {
+	return errors.ErrUnsupported
+}
+
+// GRPCClient hands the broker and the connection on.
+func (*dispenser) GRPCClient(_ context.Context, b *goplugin.GRPCBroker, cc *grpc.ClientConn) (any, error) {
+	return dispensed{b, cc}, nil
+}
+
+// connect starts the process, shakes hands and offers the host services on a fresh broker id.
+func (s *server) connect() (*link, error) {
+	protocol, err := s.client.Client()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := protocol.Dispense(pluginKey)
+	if err != nil {
+		return nil, err
+	}
+	d, ok := raw.(dispensed)
+	if !ok {
+		return nil, errors.New("unexpected client")
+	}
+	return &link{plugin: hostv1.NewPluginClient(d.conn), hostID: s.offer(d.broker)}, nil
+}
+
+// offer serves the host services to the plugin and returns the broker id, 0 if the session or the plugin's
+// language does not support it. AcceptAndServe would write to the standard logger.
+func (s *server) offer(broker *goplugin.GRPCBroker) uint32 {
+	host, ok := s.r.session.(GRPCHost)
+	if !ok {
+		return 0
+	}
+	id := broker.NextId()
+	listener, err := broker.Accept(id)
+	if err != nil {
+		s.r.b.o.Log.Debug("no host services", "plugin", s.r.p.Name, "err", err)
+		return 0
+	}
+	opts := []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(hostabi.MaxMessage), grpc.MaxSendMsgSize(hostabi.MaxMessage), grpc.WaitForHandlers(true),
+	}
+	if t := s.tls(); t != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(t)))
+	}
+	s.host = host.GRPCServer(opts)
+	s.serving.Go(func() { _ = s.host.Serve(listener) })
+	return id
+}
+
+// tls is what go-plugin made for AutoMTLS, nil without it.
+func (s *server) tls() *tls.Config { return s.config.TLSConfig }
+
+// connectError says why there is no connection. The runner knows best: go-plugin's words are about its own
+// line protocol.
+func (s *server) connectError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return s.r.stopped(ctx)
+	}
+	if known := s.runner.failure(); known != nil {
+		return known
+	}
+	select {
+	case <-s.runner.exited:
+		return s.runner.endedEarly()
+	default:
+		return s.r.fail(hostabi.ReasonProtocol, "did not connect: %s", clean(err.Error()))
+	}
+}
+
+// unfinished is the result of a run without RunExit.
+func (s *server) unfinished(interrupted bool, err error) error {
+	if interrupted {
+		return s.r.fail(hostabi.ReasonInterrupted, "interrupted")
+	}
+	select {
+	case <-s.runner.exited:
+		if result := s.runner.proc.result(); result != nil {
+			return result
+		}
+		return s.r.fail(hostabi.ReasonProtocol, "ended without a result")
+	case <-time.After(silence):
+		return s.r.fail(hostabi.ReasonProtocol, "%s", talkProblem(err))
+	}
+}
+
+// outputError is the result of a run whose output nobody takes any more: as if it had met the closed pipe
+// itself.
+func (s *server) outputError(err error) error {
+	if e, ok := errors.AsType[*hostabi.Error](err); ok {
+		return e
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		return &plugin.ExitError{Code: 128 + int(syscall.SIGPIPE), Signal: int(syscall.SIGPIPE)}
+	}
+	return s.r.fail(hostabi.ReasonInternal, "its output: %w", err)
+}
+
+// refused is the error of a writer that refuses more output, QUOTA for example.
+func (s *server) refused() error {
+	select {
+	case err := <-s.broken:
+		if e, ok := errors.AsType[*hostabi.Error](err); ok {
+			return e
+		}
+	default:
+	}
+	return nil
+}
+
+// exitCode keeps 0-255; everything else becomes 255.
+func exitCode(code int32) int {
+	if code < 0 || code > math.MaxUint8 {
+		return math.MaxUint8
+	}
+	return int(code)
+}
+
+// teardown ends the process, politely first, and then everything of this run.
+func (s *server) teardown() {
+	if p := s.runner.stop(); p != nil {
+		s.end(p)
+	}
+	s.closeConn()
+	s.connected.Wait()
+	if s.host != nil {
+		s.host.Stop()
+	}
+	s.serving.Wait()
+	if s.talk != nil {
+		s.talk.stop()
+	}
+	s.client.Kill() // finds the process gone
+	s.runner.wait()
+	s.std.finish()
+	s.out.shut()
+	s.err.shut()
+}
+
+// end asks the server to shut down, then sends TERM, then KILL. Stock servers answer the first at once.
+func (s *server) end(p *process) {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	if s.talk != nil {
+		s.mu.Lock()
+		conn := s.conn
+		s.mu.Unlock()
+		_ = conn.Invoke(ctx, "/plugin.GRPCController/Shutdown", &emptypb.Empty{}, &emptypb.Empty{}) // UNIMPLEMENTED is fine
+		select {
+		case <-p.done:
+			return
+		case <-ctx.Done():
+		}
+	}
+	if p.terminate() == nil {
+		select {
+		case <-p.done:
+			return
+		case <-time.After(grace):
+		}
+	}
+	p.kill()
+	<-p.done
+}

@@ -58,14 +58,17 @@ type Support struct {
 func Probe() Support { return Support{} }
 
 // Backend runs native plugins. It is immutable and safe for concurrent use.
-type Backend struct{ o Options }
+type Backend struct {
+	o         Options
+	handshake time.Duration // how long a goplugin server may take to answer
+}
 
 // New makes a Backend; it opens and starts nothing.
 func New(o Options) *Backend {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Backend{o: o}
+	return &Backend{o: o, handshake: 15 * time.Second}
 }
 
 // Run runs one invocation of p, whose Program is set and open. nil means exit 0, *plugin.ExitError that the

@@ -187,9 +187,16 @@ func short(d time.Duration) string {
 	return s
 }
 
-// argv is what the program sees as its arguments.
+// argv is what the program sees as its arguments. In mode goplugin the user's words come in RunStart.
 func (r *run) argv() []string {
-	return append([]string{"ds-" + string(r.p.Name)}, r.inv.Args...)
+	return append([]string{"ds-" + string(r.p.Name)}, r.words()...)
+}
+
+func (r *run) words() []string {
+	if r.p.Program.Mode == plugin.GoPlugin {
+		return nil
+	}
+	return r.inv.Args
 }
 
 // supervise forwards signals to p until it is reaped, and stops it when ctx ends: TERM, grace, KILL, to the

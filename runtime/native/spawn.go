@@ -105,7 +105,7 @@ func (r *run) wrap(c *command) error {
 		return r.fail(hostabi.ReasonStartFailed, "wrapper %w", err)
 	}
 	c.path = path
-	c.argv = append(append(append([]string(nil), words...), r.p.Program.Path), r.inv.Args...)
+	c.argv = append(append(append([]string(nil), words...), r.p.Program.Path), r.words()...)
 	if r.inv.Stderr != nil {
 		_, _ = fmt.Fprintf(r.inv.Stderr, "note: %s runs below %s: not confined, no deadline\n", r.p.Name, words[0])
 	}
