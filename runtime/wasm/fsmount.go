@@ -1,0 +1,356 @@
+package wasm
+
+import (
+	"cmp"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	experimentalsys "github.com/tetratelabs/wazero/experimental/sys"
+
+	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/sandbox"
+)
+
+// mountFS is one preopen: a tree of virtual directories whose leaves are host directories. A guest has the
+// union of what the mounts give it. One goroutine uses it, the one that runs the guest.
+type mountFS struct {
+	experimentalsys.UnimplementedFS
+	guest  string // "/cwd"
+	mounts []*mount
+	dirs   map[string][]string // virtual directory -> names in it
+	files  *fileTable
+}
+
+// mount is one host directory, or one name in it, or what patterns select of it.
+type mount struct {
+	tree  *tree
+	at    string // where it appears in the preopen, "." or "dist"
+	name  string // not empty: this name only
+	below bool   // with name: everything below it too
+	globs []glob // not empty: only what matches
+	write bool
+	// follow: symbolic links inside the tree are followed. links: relative ones may be created.
+	follow, links bool
+	quota         *quota
+}
+
+// tree is an open host directory. It is shared by all mounts of that directory and opened at first use.
+type tree struct {
+	host   string
+	once   sync.Once
+	dir    *os.Root
+	err    error
+	create bool // make a private directory instead of opening host
+}
+
+func (t *tree) root() (*os.Root, error) {
+	t.once.Do(func() {
+		if t.create {
+			parent := t.host
+			t.host = ""
+			if t.host, t.err = os.MkdirTemp(parent, "ds-wasm-"); t.err != nil {
+				return
+			}
+		}
+		t.dir, t.err = os.OpenRoot(t.host)
+	})
+	return t.dir, t.err
+}
+
+// close closes the directory; a private one is removed.
+func (t *tree) close() error {
+	t.once.Do(func() { t.err = fs.ErrClosed })
+	if t.dir != nil {
+		_ = t.dir.Close() // read only
+		t.dir = nil
+	}
+	if t.create && t.host != "" && t.err == nil {
+		return os.RemoveAll(t.host)
+	}
+	return nil
+}
+
+// quota bounds the bytes that a guest adds; nil is unbounded.
+type quota struct{ left int64 }
+
+func (q *quota) take(n int64) bool {
+	if q == nil || n <= 0 {
+		return true
+	}
+	if n > q.left {
+		return false
+	}
+	q.left -= n
+	return true
+}
+
+// preopens is the order of the mounts, /cwd first: guests without a working directory take the first.
+var preopens = []string{"/cwd", "/args", "/home", "/host", "/app", "/tmp"}
+
+// openMounts makes the preopens of a run.
+func openMounts(in *instance, box *sandbox.Box) []*mountFS {
+	list := box.Mounts()
+	if a := in.plugin.Program.Assets; a != "" {
+		list = append(list, sandbox.Mount{Host: a, Guest: "/app", Follow: true})
+	}
+	var written *quota
+	if n := box.Quota(hostabi.FSWrite); n > 0 {
+		written = &quota{left: n}
+	}
+	trees := make(map[string]*tree)
+	by := make(map[string]*mountFS)
+	for _, m := range list {
+		top, at := splitGuest(m.Guest)
+		if !slices.Contains(preopens, top) {
+			in.backend.o.Log.Warn("wasm: mount outside the guest's tree", "guest", m.Guest)
+			continue
+		}
+		t := trees[m.Host]
+		if t == nil {
+			t = &tree{host: m.Host}
+			if _, err := t.root(); err != nil {
+				in.backend.o.Log.Debug("wasm: mount is not there", "host", m.Host, "error", err)
+			}
+			trees[m.Host] = t
+		}
+		mt := &mount{tree: t, at: at, name: m.Name, below: m.Create, write: m.Write, follow: m.Follow, quota: written}
+		for _, p := range m.Patterns {
+			mt.globs = append(mt.globs, parseGlob(p))
+		}
+		if by[top] == nil {
+			by[top] = newMountFS(top, in.files)
+		}
+		by[top].add(mt)
+	}
+	tmp := newMountFS("/tmp", in.files)
+	mt := &mount{tree: &tree{host: cmp.Or(in.backend.o.TempDir, os.TempDir()), create: true}, at: ".", write: true, follow: true, links: true}
+	if n := box.Limits().Tmp; n > 0 {
+		mt.quota = &quota{left: n}
+	}
+	tmp.add(mt)
+	by["/tmp"] = tmp
+	var out []*mountFS
+	for _, top := range preopens {
+		if f := by[top]; f != nil {
+			f.finish()
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// splitGuest splits "/cwd/a/b" into "/cwd" and "a/b".
+func splitGuest(guest string) (top, at string) {
+	clean := path.Clean("/" + guest)
+	top, at, _ = strings.Cut(clean[1:], "/")
+	return "/" + top, cmp.Or(at, ".")
+}
+
+func newMountFS(guest string, files *fileTable) *mountFS {
+	return &mountFS{guest: guest, dirs: map[string][]string{".": nil}, files: files}
+}
+
+func (f *mountFS) add(m *mount) { f.mounts = append(f.mounts, m) }
+
+// finish orders the mounts, deepest first, and makes the virtual directories that lead to them.
+func (f *mountFS) finish() {
+	slices.SortStableFunc(f.mounts, func(a, b *mount) int { return cmp.Compare(depth(b.at), depth(a.at)) })
+	for _, m := range f.mounts {
+		for at := m.at; at != "."; {
+			parent, name := path.Dir(at), path.Base(at)
+			if !slices.Contains(f.dirs[parent], name) {
+				f.dirs[parent] = append(f.dirs[parent], name)
+			}
+			if _, ok := f.dirs[at]; !ok {
+				f.dirs[at] = nil
+			}
+			at = parent
+		}
+	}
+}
+
+func depth(at string) int {
+	if at == "." {
+		return 0
+	}
+	return 1 + strings.Count(at, "/")
+}
+
+func (f *mountFS) close() error {
+	var first error
+	for _, m := range f.mounts {
+		if err := m.tree.close(); err != nil && first == nil {
+			first = fmt.Errorf("%s: %w", f.guest, err)
+		}
+	}
+	return first
+}
+
+// below is the part of p under at.
+func below(at, p string) (rel string, ok bool) {
+	if at == "." {
+		return p, true
+	}
+	if p == at {
+		return ".", true
+	}
+	return strings.CutPrefix(p, at+"/")
+}
+
+// shows tells whether rel is part of the mount, and whether something below it may be.
+func (m *mount) shows(rel string) (whole, leads bool) {
+	switch {
+	case m.name != "":
+		inside := m.below && strings.HasPrefix(rel, m.name+"/")
+		return rel == m.name || inside, rel == "." || rel == m.name && m.below || inside
+	case len(m.globs) == 0:
+		return true, true
+	}
+	for _, g := range m.globs {
+		w, l := g.match(rel)
+		whole, leads = whole || w, leads || l
+	}
+	return whole, leads
+}
+
+// target is where a guest's name leads.
+type target struct {
+	path string // in the preopen
+	m    *mount // nil: a virtual directory only
+	rel  string // in the mount
+	root *os.Root
+	// whole: the name itself is granted. Otherwise it is a directory on the way to granted names, which may be
+	// looked at and listed, and lists only those.
+	whole bool
+}
+
+// resolve finds the mount of p. A writable mount wins over a read-only one, then the deeper wins.
+func (f *mountFS) resolve(p string) (target, experimentalsys.Errno) {
+	var whole, way *mount
+	for _, m := range f.mounts {
+		rel, ok := below(m.at, p)
+		if !ok {
+			continue
+		}
+		if root, _ := m.tree.peek(); root == nil && !m.tree.create {
+			continue
+		}
+		w, l := m.shows(rel)
+		if w && (whole == nil || m.write && !whole.write) {
+			whole = m
+		}
+		if l && way == nil && rel != "." {
+			way = m
+		}
+	}
+	t := target{path: p, m: cmp.Or(whole, way), whole: whole != nil}
+	if t.m == nil {
+		if _, ok := f.dirs[p]; ok {
+			return t, 0
+		}
+		return t, experimentalsys.ENOENT
+	}
+	t.rel, _ = below(t.m.at, p)
+	if !t.whole {
+		if _, virtual := f.dirs[p]; virtual {
+			t.m = nil
+			return t, 0
+		}
+	}
+	if t.rel == "." && t.m.tree.create {
+		return t, 0 // made when something in it is used
+	}
+	root, err := t.m.tree.root()
+	if err != nil {
+		return t, f.fail(p, err)
+	}
+	t.root = root
+	return t, 0
+}
+
+// peek is the directory if it was opened.
+func (t *tree) peek() (*os.Root, error) {
+	if t.create {
+		return t.dir, nil
+	}
+	return t.root()
+}
+
+// change finds what a changing call works on; directories on the way and mount points cannot be changed.
+func (f *mountFS) change(name string) (t target, slash bool, e experimentalsys.Errno) {
+	p, slash, e := cleanName(name)
+	if e != 0 {
+		return t, false, e
+	}
+	t, e = f.resolve(p)
+	switch {
+	case e == experimentalsys.ENOENT && f.leadsTo(path.Dir(p)):
+		return t, false, experimentalsys.EACCES // a name beside granted ones
+	case e != 0:
+		return t, false, e
+	case t.m == nil || !t.whole:
+		return t, false, experimentalsys.EACCES
+	case !t.m.write:
+		return t, false, experimentalsys.EROFS
+	case t.rel == ".":
+		return t, false, experimentalsys.EACCES
+	}
+	return t, slash, t.noLinks(path.Dir(t.rel))
+}
+
+// leadsTo reports whether p is a directory that the guest can see.
+func (f *mountFS) leadsTo(p string) bool {
+	_, e := f.resolve(p)
+	return e == 0
+}
+
+// noLinks refuses symbolic links in the directories of dir unless the mount follows them. os.Root keeps the
+// guest inside in any case; this keeps it inside what was granted.
+func (t target) noLinks(dir string) experimentalsys.Errno {
+	if t.m.follow || dir == "." {
+		return 0
+	}
+	for i := 0; i <= len(dir); i++ {
+		if i < len(dir) && dir[i] != '/' {
+			continue
+		}
+		fi, err := t.root.Lstat(dir[:i])
+		if err != nil {
+			n, _ := errno(err)
+			return n
+		}
+		if fi.Mode()&fs.ModeSymlink != 0 {
+			return experimentalsys.EACCES
+		}
+	}
+	return 0
+}
+
+// lstat looks at the name itself.
+func (t target) lstat() (fs.FileInfo, experimentalsys.Errno) {
+	if e := t.noLinks(path.Dir(t.rel)); e != 0 {
+		return nil, e
+	}
+	fi, err := t.root.Lstat(t.rel)
+	n, _ := errno(err)
+	return fi, n
+}
+
+// stat follows a link if the mount allows it.
+func (t target) stat() (fs.FileInfo, experimentalsys.Errno) {
+	fi, e := t.lstat()
+	if e != 0 || fi.Mode()&fs.ModeSymlink == 0 {
+		return fi, e
+	}
+	if !t.m.follow {
+		return nil, experimentalsys.ELOOP
+	}
+	fi, err := t.root.Stat(t.rel)
+	n, _ := errno(err)
+	return fi, n
+}

@@ -1,0 +1,44 @@
+package wasm
+
+import (
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// isTerminal reports whether f is a terminal.
+func isTerminal(f *os.File) bool {
+	ok := false
+	control(f, func(fd int) {
+		_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+		ok = err == nil
+	})
+	return ok
+}
+
+// reopen is what f is open on, opened anew: non-blocking without changing f, and with deadlines. nil if that
+// does not work, as for sockets.
+func reopen(f *os.File, flag int, tty bool) *os.File {
+	var n *os.File
+	control(f, func(fd int) {
+		var err error
+		if n, err = openPollable("/proc/self/fd/"+strconv.Itoa(fd), flag); err != nil && tty {
+			n, _ = openPollable("/dev/tty", flag)
+		}
+	})
+	return n
+}
+
+func openPollable(name string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(name, flag|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.SetDeadline(time.Time{}); err != nil { // files that cannot be polled refuse
+		_ = f.Close() // not used
+		return nil, err
+	}
+	return f, nil
+}

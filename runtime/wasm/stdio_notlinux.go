@@ -1,0 +1,12 @@
+//go:build !linux
+
+package wasm
+
+import "os"
+
+// isTerminal is false where terminals cannot be opened anew: a read on the descriptor itself would block
+// beyond every deadline.
+func isTerminal(*os.File) bool { return false }
+
+// reopen needs /proc.
+func reopen(*os.File, int, bool) *os.File { return nil }

@@ -1,0 +1,156 @@
+package wasm
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/delivery-station/ds/plugin"
+)
+
+// grace is how long a guest may go on after the first signal.
+const grace = 2 * time.Second
+
+// stopCode ends guest code from within a host function. The guest can exit with the same number; what counts
+// is the reason in stopper.
+const stopCode = 255
+
+// reason is why a run was stopped from outside.
+type reason struct {
+	timeout bool
+	signal  int  // 0 = the caller is gone
+	pipe    bool // the reader of an output stream is gone
+}
+
+// stopper turns deadline, signals and the end of the caller into the two ways in which a run is stopped: wait
+// ends first and cancels host calls, sleeps and reads; guest ends the guest's code. After a deadline both end
+// at once, after a signal guest ends two seconds later or at the second signal.
+type stopper struct {
+	wait  context.Context
+	guest context.Context
+
+	cancelWait, cancelGuest context.CancelFunc
+	why                     atomic.Pointer[reason]
+	quit, done              chan struct{}
+}
+
+// newStopper starts watching; end must be called.
+func newStopper(ctx context.Context, inv *plugin.Invocation) *stopper {
+	s := &stopper{quit: make(chan struct{}), done: make(chan struct{})}
+	base := context.WithoutCancel(ctx)
+	s.guest, s.cancelGuest = context.WithCancel(base)
+	deadline, ok := ctx.Deadline()
+	if d := inv.Deadline; !d.IsZero() && (!ok || d.Before(deadline)) {
+		deadline, ok = d, true
+	}
+	if ok {
+		s.wait, s.cancelWait = context.WithDeadline(base, deadline)
+	} else {
+		s.wait, s.cancelWait = context.WithCancel(base)
+	}
+	go s.watch(ctx, inv.Signals)
+	return s
+}
+
+// end stops watching and releases what waits.
+func (s *stopper) end() {
+	close(s.quit)
+	<-s.done
+	s.cancelWait()
+	s.cancelGuest()
+}
+
+func (s *stopper) watch(ctx context.Context, signals <-chan os.Signal) {
+	defer close(s.done)
+	caller, wait := ctx.Done(), s.wait.Done()
+	var over <-chan time.Time
+	first := func(r reason) {
+		s.note(r)
+		caller, wait = nil, nil
+		s.cancelWait()
+		t := time.NewTimer(grace)
+		over = t.C
+	}
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-wait: // nobody else ends it before first does
+			s.note(reason{timeout: true})
+			s.cancelGuest()
+			wait = nil
+		case <-caller:
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				s.note(reason{timeout: true})
+				s.cancelWait()
+				s.cancelGuest()
+				caller, wait = nil, nil
+				continue
+			}
+			first(reason{})
+		case sig, ok := <-signals:
+			if !ok {
+				signals = nil
+				continue
+			}
+			n := stopSignal(sig)
+			switch {
+			case n == 0:
+			case over != nil:
+				s.cancelGuest()
+			default:
+				first(reason{signal: n})
+			}
+		case <-over:
+			s.cancelGuest()
+		}
+	}
+}
+
+// stopSignal is the number of a signal that ends a guest, else 0.
+func stopSignal(sig os.Signal) int {
+	switch sig {
+	case syscall.SIGINT, os.Interrupt:
+		return int(syscall.SIGINT)
+	case syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT:
+		return int(sig.(syscall.Signal))
+	}
+	return 0
+}
+
+// note keeps the first reason.
+func (s *stopper) note(r reason) { s.why.CompareAndSwap(nil, &r) }
+
+// check ends the guest's code if its time is over. Host functions call it when they return from a wait: the
+// engine itself looks at loop heads only.
+func (s *stopper) check() {
+	if s.wait.Err() == nil {
+		return
+	}
+	if errors.Is(s.wait.Err(), context.DeadlineExceeded) {
+		s.note(reason{timeout: true})
+		panic(sys.NewExitError(stopCode))
+	}
+	if s.guest.Err() != nil {
+		panic(sys.NewExitError(stopCode))
+	}
+}
+
+// sleep is the guest's sleep; the engine's own would outlive every deadline.
+func (s *stopper) sleep(ns int64) {
+	if ns <= 0 {
+		return
+	}
+	t := time.NewTimer(time.Duration(ns))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.wait.Done():
+		s.check()
+	}
+}
