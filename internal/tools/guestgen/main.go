@@ -85,6 +85,8 @@ func check(f protoreflect.FileDescriptor) (err error) {
 				refuse(f, "only strings and messages may be repeated")
 			case inOneof(f) && f.Kind() != protoreflect.BytesKind && f.Kind() != protoreflect.MessageKind:
 				refuse(f, "only bytes and messages may be in a oneof")
+			case f.HasOptionalKeyword() && !number(f.Kind()):
+				refuse(f, "only numbers may be optional")
 			case f.Kind() != protoreflect.MessageKind && scalars[f.Kind()].goType == "":
 				refuse(f, "kind "+f.Kind().String()+" is not supported")
 			}

@@ -22,6 +22,15 @@ var scalars = map[protoreflect.Kind]scalar{
 	protoreflect.Uint64Kind: {"uint64", "Uint64"},
 }
 
+// number reports whether k is an integer kind that the outputs support.
+func number(k protoreflect.Kind) bool {
+	switch k {
+	case protoreflect.Int32Kind, protoreflect.Int64Kind, protoreflect.Uint32Kind, protoreflect.Uint64Kind:
+		return true
+	}
+	return false
+}
+
 // messages yields the messages of f as declared.
 func messages(f protoreflect.FileDescriptor) iter.Seq[protoreflect.MessageDescriptor] {
 	return func(yield func(protoreflect.MessageDescriptor) bool) {
