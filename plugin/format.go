@@ -1,0 +1,60 @@
+package plugin
+
+// The package format of a plugin: one OCI index per version (install-trust.md section 1).
+const (
+	// IndexType is the artifactType of the index of one version.
+	IndexType = "application/vnd.delivery-station.plugin.index.v1+json"
+	// BinaryType is a native program: one zstd frame of one file.
+	BinaryType = "application/vnd.delivery-station.plugin.binary.v2+zstd"
+	// ModuleConfigType is the config of a WASM child (CNCF Wasm OCI layout).
+	ModuleConfigType = "application/vnd.wasm.config.v0+json"
+	// ModuleType is the layer of a WASM child: the module, raw.
+	ModuleType = "application/wasm"
+	// AssetsType is the optional assets child: a tar in one zstd frame.
+	AssetsType = "application/vnd.delivery-station.plugin.assets.v2.tar+zstd"
+	// ManifestType is the plugin manifest child: JSON of at most 64 KiB.
+	ManifestType = "application/vnd.delivery-station.plugin.manifest.v2+json"
+
+	// UncompressedDigest and UncompressedSize annotate every zstd layer.
+	UncompressedDigest = "delivery-station.io/uncompressed.digest"
+	UncompressedSize   = "delivery-station.io/uncompressed.size"
+	// LegacySignature on a v2 layer makes the original DS stop instead of installing compressed bytes.
+	LegacySignature = "delivery-station.io/signature"
+
+	// OCI media types and annotations (image-spec).
+	OCIIndex    = "application/vnd.oci.image.index.v1+json"
+	OCIManifest = "application/vnd.oci.image.manifest.v1+json"
+	OCIEmpty    = "application/vnd.oci.empty.v1+json"
+	OCITitle    = "org.opencontainers.image.title"
+	OCIVersion  = "org.opencontainers.image.version"
+	OCICreated  = "org.opencontainers.image.created"
+	OCILicenses = "org.opencontainers.image.licenses"
+)
+
+// OCIDescriptor, OCIPlatform and OCIManifestDoc are the JSON forms of image-spec v1.1 that packages use.
+type OCIDescriptor struct {
+	MediaType    string            `json:"mediaType"`
+	Digest       string            `json:"digest"`
+	Size         int64             `json:"size"`
+	ArtifactType string            `json:"artifactType,omitempty"`
+	Platform     *OCIPlatform      `json:"platform,omitempty"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
+}
+
+// OCIPlatform is the platform of a descriptor.
+type OCIPlatform struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	Variant      string `json:"variant,omitempty"`
+}
+
+// OCIDocument is an image manifest or, with Manifests, an image index.
+type OCIDocument struct {
+	SchemaVersion int               `json:"schemaVersion"`
+	MediaType     string            `json:"mediaType"`
+	ArtifactType  string            `json:"artifactType,omitempty"`
+	Config        *OCIDescriptor    `json:"config,omitempty"`
+	Layers        []OCIDescriptor   `json:"layers,omitempty"`
+	Manifests     []OCIDescriptor   `json:"manifests,omitempty"`
+	Annotations   map[string]string `json:"annotations,omitempty"`
+}
