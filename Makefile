@@ -30,6 +30,7 @@ demo: build ## the main job for real: install both kinds of a plugin, run them, 
 .PHONY: test
 test: ## unit tests, conformance kits and scripts
 	$(GO) test ./...
+	cd $(TOOLS) && $(GO) test ./guestgen
 
 .PHONY: race
 race: ## the concurrent packages under the race detector
