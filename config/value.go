@@ -34,7 +34,7 @@ func (k *Key) parse(raw any, base, home string) (any, error) {
 		}
 		return f, err
 	case TypeDuration:
-		return parseDuration(raw)
+		return ParseDuration(raw)
 	}
 	s, err := text(raw)
 	if err != nil {
@@ -197,8 +197,8 @@ func parseSize(raw any) (int64, error) {
 	return 0, fmt.Errorf("is %q, want a size like 512MiB or 10GB", s)
 }
 
-// parseDuration reads Go's syntax plus d (24h) and w (7d), as in 1d12h; a bare number must be 0.
-func parseDuration(raw any) (time.Duration, error) {
+// ParseDuration reads Go's syntax plus d (24h) and w (7d), as in 1d12h; a bare number must be 0.
+func ParseDuration(raw any) (time.Duration, error) {
 	s, err := text(raw)
 	if err != nil {
 		return 0, err
