@@ -5,11 +5,37 @@
 package registry
 
 import (
+	"context"
+	"errors"
+	"io"
+	"iter"
 	"net/http"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/atomicfile"
+	"github.com/delivery-station/ds/internal/egress"
 )
+
+// Client moves content between registries, layouts and sinks. It is made once per process and safe for
+// concurrent use.
+type Client struct {
+	o      Options
+	creds  *credentialSources
+	fs     atomicfile.FS
+	pauses pauses
+
+	buffers sync.Pool // of *[]byte, copyBuffer long
+	now     func() time.Time
+	sleep   func(context.Context, time.Duration) error
+
+	mu       sync.Mutex
+	hosts    map[string]*host
+	repos    map[string]*remoteRepo
+	networks map[[4]string]*egress.Transport
+}
 
 // Options are resolved values; New reads no file and no environment. The zero value works for public
 // registries without credentials.
@@ -68,7 +94,12 @@ type Credential struct{ Registry, Username, Password, Token string }
 // Proxy are the proxies to use, by the rules of golang.org/x/net/http/httpproxy.
 type Proxy struct{ HTTP, HTTPS, No string }
 
-// Transfer words, see hostabi.Transfer.
+// Refs remembers what a tag pointed to; names are "host/repository:tag". It is the tag memory of the cache.
+type Refs interface {
+	SetRef(ctx context.Context, name string, d hostabi.Descriptor) error
+	Ref(ctx context.Context, name string) (hostabi.Descriptor, time.Time, error)
+}
+
 const defaultConcurrency = 6
 
 // CopyOptions narrow a Copy.
@@ -84,4 +115,175 @@ type Referrer struct {
 	MediaType    string // of the blob
 	Blob         []byte
 	Annotations  map[string]string
+}
+
+// New makes a Client. It reads no file, opens no connection and fails only on options that contradict
+// themselves, with reason CONFIG_VALUE.
+func New(o Options) (*Client, error) {
+	if o.DefaultRegistry != "" && !strings.HasPrefix(o.DefaultRegistry, layoutScheme) {
+		if _, err := ParseReference(strings.TrimSuffix(o.DefaultRegistry, "/") + "/x"); err != nil {
+			e := hostabi.Errorf(hostabi.ReasonConfigValue, "is neither HOST/PATH nor oci-layout:DIR: %w", err)
+			e.Op = "registry.default"
+			return nil, e
+		}
+	}
+	setDefault(&o.Concurrency, defaultConcurrency)
+	setDefault(&o.Timeouts.Dial, 10*time.Second)
+	setDefault(&o.Timeouts.TLS, 10*time.Second)
+	setDefault(&o.Timeouts.Header, 30*time.Second)
+	setDefault(&o.Timeouts.Idle, 30*time.Second)
+	setDefault(&o.Retry.Attempts, 5)
+	setDefault(&o.Retry.MaxWait, 60*time.Second)
+	return &Client{
+		o: o, creds: &credentialSources{static: o.Credentials, paths: o.CredentialFiles}, fs: atomicfile.OS(),
+		now: time.Now, sleep: sleepFor, buffers: sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }},
+		hosts: make(map[string]*host), repos: make(map[string]*remoteRepo), networks: make(map[[4]string]*egress.Transport),
+	}, nil
+}
+
+func setDefault[T int | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// Close closes idle connections. The Client can still be used.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range c.networks {
+		t.CloseIdleConnections()
+	}
+	return nil
+}
+
+// Parse parses ref; short names are joined to the default registry, ~ is the home directory.
+func (c *Client) Parse(ref string) (Reference, error) {
+	return parser{def: c.o.DefaultRegistry, home: c.o.Home, dir: c.o.Dir}.parse(ref)
+}
+
+// Canonical is Reference.Name of ref: the identity that gate, grants and locks match. It makes no request.
+func (c *Client) Canonical(ref string) (repository string, err error) {
+	r, err := c.Parse(ref)
+	if err != nil {
+		return "", err
+	}
+	return r.Name(), nil
+}
+
+// source is where a graph is read from. Errors are raw: the exported methods give them their reason.
+type source interface {
+	// resolve finds the digest, else the tag.
+	resolve(ctx context.Context, tag string, d hostabi.Digest) (hostabi.Descriptor, error)
+	// manifest is at most 4 MiB and has the digest.
+	manifest(ctx context.Context, d hostabi.Descriptor) ([]byte, error)
+	// blob opens at the first use. Whoever keeps the bytes checks them.
+	blob(ctx context.Context, d hostabi.Descriptor) io.ReadSeekCloser
+	tags(ctx context.Context, yield func(string) error) error
+	// referrers lists candidates; the caller checks the subject of each.
+	referrers(ctx context.Context, subject hostabi.Digest) ([]hostabi.Descriptor, error)
+	// source names the credential that was used.
+	source() string
+}
+
+// target is a source that can be written to.
+type target interface {
+	source
+	has(ctx context.Context, d hostabi.Descriptor) (bool, error)
+	put(ctx context.Context, d hostabi.Descriptor, src io.ReadSeeker, count func(int64)) error
+	mount(ctx context.Context, d hostabi.Descriptor, from string) bool
+	// putManifest stores a manifest by its digest, tag under a name too ("" only makes it findable).
+	putManifest(ctx context.Context, d hostabi.Descriptor, body []byte) error
+	tag(ctx context.Context, d hostabi.Descriptor, body []byte, tag string) error
+}
+
+var (
+	_ target = (*remoteRepo)(nil)
+	_ target = (*layout)(nil)
+)
+
+// at opens the place that ref names.
+func (c *Client) at(ref Reference) (target, error) {
+	if ref.IsLayout() {
+		l, err := c.layout(ref.Path)
+		if err != nil {
+			return nil, failure("open", ref, "", err)
+		}
+		return l, nil
+	}
+	r, err := c.remote(ref)
+	if err != nil {
+		return nil, failure("open", ref, "", err)
+	}
+	return r, nil
+}
+
+// open parses ref and opens its place.
+func (c *Client) open(ref string) (Reference, target, error) {
+	r, err := c.Parse(ref)
+	if err != nil {
+		return Reference{}, nil, err
+	}
+	t, err := c.at(r)
+	return r, t, err
+}
+
+// Resolve finds what ref points to: one HEAD. Offline, tags are answered from Options.Refs.
+func (c *Client) Resolve(ctx context.Context, ref string) (hostabi.Descriptor, error) {
+	r, t, err := c.open(ref)
+	if err != nil {
+		return hostabi.Descriptor{}, err
+	}
+	return c.resolve(ctx, r, t)
+}
+
+func (c *Client) resolve(ctx context.Context, r Reference, t source) (hostabi.Descriptor, error) {
+	if r.Tag == "" && r.Digest == "" {
+		r.Tag = defaultTag
+	}
+	remembered := c.o.Refs != nil && r.Digest == "" && !r.IsLayout()
+	if remembered && c.o.Offline {
+		if d, _, err := c.o.Refs.Ref(ctx, r.String()); err == nil {
+			d.Ref = r.String()
+			return d, nil
+		}
+	}
+	d, err := t.resolve(ctx, r.Tag, r.Digest)
+	if err != nil {
+		return hostabi.Descriptor{}, failure("resolve", r, t.source(), err)
+	}
+	if remembered {
+		_ = c.o.Refs.SetRef(ctx, r.String(), d) // a memory that fails costs only itself
+	}
+	d.Ref = r.String()
+	return d, nil
+}
+
+// Tags yields the tags of the repository in no particular order. It asks for further pages only while the
+// consumer goes on. An error is the last pair.
+func (c *Client) Tags(ctx context.Context, repo string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		r, t, err := c.open(repo)
+		if err != nil {
+			yield("", err)
+			return
+		}
+		err = t.tags(ctx, func(tag string) error {
+			if isReferrersTag(tag) || !ValidTag(tag) {
+				return nil
+			}
+			if !yield(tag, nil) {
+				return errStop
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			yield("", failure("tags", r, t.source(), err))
+		}
+	}
+}
+
+// isReferrersTag reports whether a tag is a fallback index of referrers, which is no version of anything.
+func isReferrersTag(tag string) bool {
+	return strings.HasPrefix(tag, "sha256-") && hostabi.Digest("sha256:"+strings.TrimPrefix(tag, "sha256-")).Valid()
 }

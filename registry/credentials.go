@@ -1,0 +1,176 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+
+	"github.com/delivery-station/ds/hostabi"
+)
+
+const (
+	helperTimeout    = 10 * time.Second
+	maxCredentials   = 1 << 20
+	dockerHubAuthKey = "https://index.docker.io/v1/"
+)
+
+// credentialSources finds credentials: the configured ones, then files of docker's format in their order.
+// Files are read once, at the first need.
+type credentialSources struct {
+	static []Credential
+	paths  []string
+
+	once  sync.Once
+	files []*credentialFile
+	err   error
+}
+
+type credentialFile struct {
+	path  string
+	keys  map[string]bool // of auths
+	store *credentials.DynamicStore
+}
+
+// key is the longest of host/a/b, host/a, host that some source has an entry for; host if none has.
+func (s *credentialSources) key(host, repository string) string {
+	if s.load() != nil {
+		return host // the error is told by lookup
+	}
+	for key := host + "/" + repository; key != host; key = key[:strings.LastIndexByte(key, '/')] {
+		for _, c := range s.static {
+			if c.Registry == key {
+				return key
+			}
+		}
+		for _, f := range s.files {
+			if f.keys[key] {
+				return key
+			}
+		}
+	}
+	return host
+}
+
+// lookup asks the sources for key in their order; the first answer wins. source names it.
+func (s *credentialSources) lookup(ctx context.Context, key string) (cred auth.Credential, source string, err error) {
+	if err := s.load(); err != nil {
+		return auth.EmptyCredential, "", err
+	}
+	names := []string{key}
+	if key == dockerHub {
+		names = []string{dockerHubAuthKey, dockerHub, dockerHubAPI}
+	}
+	for _, name := range names {
+		for _, c := range s.static {
+			if c.Registry == name || canonicalHost(c.Registry) == name {
+				return c.auth(), "auth.credentials", nil
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
+	defer cancel()
+	for _, f := range s.files {
+		for _, name := range names {
+			cred, err := f.store.Get(ctx, name)
+			if err != nil {
+				// The text of a helper may hold anything, so it is not passed on.
+				return auth.EmptyCredential, "", hostabi.Errorf(hostabi.ReasonCredentialHelper, "credentials for %s from %s: the entry or its helper failed", key, f.path)
+			}
+			if cred != auth.EmptyCredential {
+				return cred, f.path, nil
+			}
+		}
+	}
+	return auth.EmptyCredential, "", nil
+}
+
+func (c Credential) auth() auth.Credential {
+	switch {
+	case c.Token == "":
+		return auth.Credential{Username: c.Username, Password: c.Password}
+	case c.Username != "":
+		return auth.Credential{Username: c.Username, Password: c.Token}
+	}
+	return auth.Credential{RefreshToken: c.Token}
+}
+
+func (s *credentialSources) load() error {
+	s.once.Do(func() {
+		for _, path := range s.paths {
+			f, err := openCredentials(path)
+			if err != nil {
+				s.err = err
+				return
+			}
+			if f != nil {
+				s.files = append(s.files, f)
+			}
+		}
+	})
+	return s.err
+}
+
+// openCredentials reads one file; nil if there is none.
+func openCredentials(path string) (*credentialFile, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	bad := func(format string, a ...any) error {
+		e := hostabi.Errorf(hostabi.ReasonCredentialHelper, format, a...)
+		e.Op = path
+		return e
+	}
+	if err != nil {
+		return nil, bad("credential file: %w", err)
+	}
+	if len(b) > maxCredentials {
+		return nil, bad("credential file is over %d bytes", maxCredentials)
+	}
+	if len(bytes.TrimSpace(b)) == 0 {
+		return nil, nil
+	}
+	var head struct {
+		Auths map[string]json.RawMessage `json:"auths"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, bad("credential file is invalid at line %d", lineOf(b, err))
+	}
+	store, err := credentials.NewStore(path, credentials.StoreOptions{})
+	if err != nil {
+		return nil, bad("credential file is invalid")
+	}
+	f := &credentialFile{path: path, keys: make(map[string]bool, len(head.Auths)), store: store}
+	for k := range head.Auths {
+		f.keys[k] = true
+	}
+	return f, nil
+}
+
+// lineOf is the line that a JSON error is about.
+func lineOf(b []byte, err error) int {
+	offset := int64(0)
+	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+		offset = e.Offset
+	}
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		offset = e.Offset
+	}
+	return 1 + bytes.Count(b[:min(int(offset), len(b))], []byte("\n"))
+}
+
+// String hides the secret.
+func (c Credential) String() string { return fmt.Sprintf("%s: %s:***", c.Registry, c.Username) }
+
+// GoString hides the secret.
+func (c Credential) GoString() string { return c.String() }

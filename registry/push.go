@@ -1,0 +1,301 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"golang.org/x/sync/errgroup"
+	"oras.land/oras-go/v2/errdef"
+
+	"github.com/delivery-station/ds/hostabi"
+)
+
+// Push sends the graph below root from wherever from opens it, and then names it: blobs in parallel,
+// manifests after what they list, the tag last. What the target has is not sent; a tag that points to root
+// already ends it after one request. A reference without tag and digest means the tag latest; with a digest
+// only, which must be root's, the content gets no tag. The media type of root may be empty if its bytes say
+// it. Errors of from pass unchanged.
+func (c *Client) Push(ctx context.Context, ref string, root hostabi.Descriptor, from hostabi.OpenFunc, p func(hostabi.Progress)) error {
+	r, t, err := c.open(ref)
+	if err != nil {
+		return err
+	}
+	if r.Digest != "" && r.Digest != root.Digest {
+		e := hostabi.Errorf(hostabi.ReasonRef, "names another digest than the content to push, %s", root.Digest)
+		e.Op = r.String()
+		return e
+	}
+	if r.Tag == "" && r.Digest == "" {
+		r.Tag = defaultTag
+	}
+	if err := c.push(pushing(ctx, t), r, t, root, &opened{from}, p); err != nil {
+		return failure("push", r, t.source(), err)
+	}
+	return nil
+}
+
+// pushing asks for the scope of a push from the first request on.
+func pushing(ctx context.Context, t target) context.Context {
+	if r, ok := t.(*remoteRepo); ok {
+		return r.pushing(ctx)
+	}
+	return ctx
+}
+
+func (c *Client) push(ctx context.Context, r Reference, t target, root hostabi.Descriptor, from *opened, p func(hostabi.Progress)) error {
+	if r.Tag != "" {
+		there, err := t.resolve(ctx, r.Tag, "")
+		if err == nil && there.Digest == root.Digest {
+			c.reporter(p).item(there).done(hostabi.AtTarget)
+			return nil
+		}
+		if err != nil && !isNotFound(err) {
+			return err
+		}
+	}
+	root, err := from.complete(ctx, root)
+	if err != nil {
+		return err
+	}
+	g, err := expand(ctx, root, selection{}, from.manifest)
+	if err != nil {
+		return err
+	}
+	tr := &transfer{c: c, dst: t, rep: c.reporter(p), blob: from.blob}
+	if err := tr.graph(ctx, g); err != nil {
+		return err
+	}
+	return tr.publish(ctx, g.root(), r.Tag)
+}
+
+func isNotFound(err error) bool {
+	s, _ := status(err)
+	return s == http.StatusNotFound || errors.Is(err, errdef.ErrNotFound) || hostabi.ReasonOf(err) == hostabi.ReasonRefNotFound
+}
+
+// opened reads a graph through an OpenFunc.
+type opened struct{ open hostabi.OpenFunc }
+
+func (o *opened) read(ctx context.Context, d hostabi.Digest) ([]byte, error) {
+	f, err := o.open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // read only
+	b, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxManifest {
+		return nil, badGraph(d, "is larger than %d bytes", maxManifest)
+	}
+	if hostabi.DigestOf(b) != d {
+		return nil, hostabi.Errorf(hostabi.ReasonDigestMismatch, "the content for %s has another digest", d)
+	}
+	return b, nil
+}
+
+func (o *opened) manifest(ctx context.Context, d hostabi.Descriptor) ([]byte, error) {
+	b, err := o.read(ctx, d.Digest)
+	if err == nil && int64(len(b)) != d.Size {
+		return nil, hostabi.Errorf(hostabi.ReasonDigestMismatch, "%s has %d bytes, listed with %d", d.Digest, len(b), d.Size)
+	}
+	return b, err
+}
+
+// complete fills in what the bytes of root say: its size, and its type if that is unknown.
+func (o *opened) complete(ctx context.Context, root hostabi.Descriptor) (hostabi.Descriptor, error) {
+	b, err := o.read(ctx, root.Digest)
+	if err != nil {
+		return root, err
+	}
+	root.Size = int64(len(b))
+	if !isManifest(root.MediaType) {
+		if root.MediaType = sniffType(b); root.MediaType == "" {
+			return root, hostabi.Errorf(hostabi.ReasonBadMessage, "%s is no OCI manifest or index", root.Digest)
+		}
+	}
+	return root, nil
+}
+
+func (o *opened) blob(ctx context.Context, d hostabi.Descriptor) io.ReadSeekCloser {
+	return &lazyReader{open: func() (io.ReadSeekCloser, error) { return o.open(ctx, d.Digest) }}
+}
+
+// transfer writes graphs to a target.
+type transfer struct {
+	c    *Client
+	dst  target
+	rep  *reporter
+	blob func(ctx context.Context, d hostabi.Descriptor) io.ReadSeekCloser
+
+	src   source // where blob reads from, for its gate; nil = local
+	mount string // repository of the same host to mount from; empty = none
+}
+
+// graph writes everything but the root: blobs, then manifests after what they list.
+func (t *transfer) graph(ctx context.Context, g *graph) error {
+	eg, ctx2 := errgroup.WithContext(ctx)
+	eg.SetLimit(t.c.o.Concurrency)
+	for _, d := range g.blobs {
+		eg.Go(func() error { return t.one(ctx2, d) })
+	}
+	if err := eg.Wait(); err != nil {
+		return err
+	}
+	for _, n := range g.manifests[:len(g.manifests)-1] {
+		if err := t.dst.putManifest(ctx, n.desc, n.body); err != nil {
+			return err
+		}
+		t.rep.item(n.desc).done(hostabi.ByNetwork)
+	}
+	return nil
+}
+
+// publish writes the root under its tag, or by its digest only.
+func (t *transfer) publish(ctx context.Context, n node, tag string) error {
+	err := t.dst.tag(ctx, n.desc, n.body, tag)
+	if err == nil {
+		t.rep.item(n.desc).done(hostabi.ByNetwork)
+	}
+	return err
+}
+
+func (t *transfer) one(ctx context.Context, d hostabi.Descriptor) (err error) {
+	it := t.rep.item(d)
+	defer func() {
+		if err != nil {
+			it.fail()
+		}
+	}()
+	release, err := t.c.slots(ctx, t.dst, t.src)
+	if err != nil {
+		return err
+	}
+	defer func() { release(err == nil) }()
+	there, err := t.dst.has(ctx, d)
+	if err != nil {
+		return err
+	}
+	if there {
+		it.done(hostabi.AtTarget)
+		return nil
+	}
+	if t.mount != "" && t.dst.mount(ctx, d, t.mount) {
+		it.done(hostabi.ByMount)
+		return nil
+	}
+	r := t.blob(ctx, d)
+	defer func() { _ = r.Close() }() // read only
+	it.at(0)
+	if err := t.dst.put(ctx, d, r, it.at); err != nil {
+		return fmt.Errorf("blob %s: %w", short(d.Digest), err)
+	}
+	it.done(hostabi.ByNetwork)
+	return nil
+}
+
+// Tag gives the content that ref points to one more tag in its repository.
+func (c *Client) Tag(ctx context.Context, ref, tag string) error {
+	if !ValidTag(tag) {
+		return badRef(tag, "is no tag")
+	}
+	r, t, err := c.open(ref)
+	if err != nil {
+		return err
+	}
+	d, err := c.resolve(ctx, r, t)
+	if err != nil {
+		return err
+	}
+	ctx = pushing(ctx, t)
+	body, err := t.manifest(ctx, d)
+	if err == nil {
+		err = t.tag(ctx, d, body, tag)
+	}
+	if err != nil {
+		return failure("tag", r, t.source(), err)
+	}
+	return nil
+}
+
+// Copy copies what src points to, with everything below it, to the place dst; digests stay. Any pair of
+// remote repository and layout works, except that a tar can only be read. dst without tag and digest takes
+// the tag of src, else latest. It returns the root.
+func (c *Client) Copy(ctx context.Context, src, dst string, o CopyOptions) (hostabi.Descriptor, error) {
+	from, s, err := c.open(src)
+	if err != nil {
+		return hostabi.Descriptor{}, err
+	}
+	to, t, err := c.open(dst)
+	if err != nil {
+		return hostabi.Descriptor{}, err
+	}
+	root, err := c.resolve(ctx, from, s)
+	if err != nil {
+		return hostabi.Descriptor{}, err
+	}
+	if to.Tag == "" && to.Digest == "" {
+		if to.Tag = from.Tag; to.Tag == "" {
+			to.Tag = defaultTag
+		}
+	}
+	tr := &transfer{c: c, dst: t, rep: c.reporter(o.Progress), blob: s.blob, src: s}
+	if from.Host == to.Host && !from.IsLayout() {
+		tr.mount = from.Repository
+	}
+	if err := tr.copy(pushing(ctx, t), s, root, to, o); err != nil {
+		// The failing side is not always known; the target is named because it is what is incomplete.
+		return hostabi.Descriptor{}, failure("copy", to, t.source(), err)
+	}
+	root.Ref = to.String()
+	return root, nil
+}
+
+func (t *transfer) copy(ctx context.Context, s source, root hostabi.Descriptor, to Reference, o CopyOptions) error {
+	if to.Digest != "" && to.Digest != root.Digest {
+		return hostabi.Errorf(hostabi.ReasonRef, "names another digest than the content to copy, %s", root.Digest)
+	}
+	g, err := expand(ctx, root, selection{platforms: o.Platforms}, s.manifest)
+	if err != nil {
+		return err
+	}
+	if err := t.graph(ctx, g); err != nil {
+		return err
+	}
+	if o.Referrers {
+		if err := t.dst.putManifest(ctx, g.root().desc, g.root().body); err != nil {
+			return err
+		}
+		for _, n := range g.manifests {
+			if err := t.referrers(ctx, s, n.desc.Digest); err != nil {
+				return err
+			}
+		}
+	}
+	return t.publish(ctx, g.root(), to.Tag)
+}
+
+func (t *transfer) referrers(ctx context.Context, s source, subject hostabi.Digest) error {
+	return eachReferrer(ctx, s, subject, func(d hostabi.Descriptor) error {
+		g, err := expand(ctx, d, selection{}, s.manifest)
+		if err != nil {
+			return err
+		}
+		if err := t.graph(ctx, g); err != nil {
+			return err
+		}
+		n := g.root()
+		if err := t.dst.putManifest(ctx, n.desc, n.body); err != nil {
+			return err
+		}
+		t.rep.item(n.desc).done(hostabi.ByNetwork)
+		return nil
+	})
+}
+
+// errStop ends a walk whose consumer has enough.
+var errStop = errors.New("stop")

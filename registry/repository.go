@@ -1,0 +1,86 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"io"
+
+	"github.com/delivery-station/ds/hostabi"
+)
+
+// Repository is one repository or layout, for callers that look at manifests before they fetch: it never
+// goes anywhere else. It is safe for concurrent use.
+type Repository struct {
+	c   *Client
+	ref Reference
+	t   target
+}
+
+// Repository binds the place that ref names; tag and digest of ref are left out.
+func (c *Client) Repository(ref string) (*Repository, error) {
+	r, t, err := c.open(ref)
+	if err != nil {
+		return nil, err
+	}
+	r.Tag, r.Digest = "", ""
+	return &Repository{c, r, t}, nil
+}
+
+// Name is the identity of the repository: Reference.Name.
+func (r *Repository) Name() string { return r.ref.Name() }
+
+// Resolve finds what ref points to: a tag, a digest, or a whole reference into this repository.
+func (r *Repository) Resolve(ctx context.Context, ref string) (hostabi.Descriptor, error) {
+	at := r.ref
+	switch {
+	case ValidTag(ref):
+		at.Tag = ref
+	case hostabi.Digest(ref).Valid():
+		at.Digest = hostabi.Digest(ref)
+	default:
+		full, err := r.c.Parse(ref)
+		if err != nil {
+			return hostabi.Descriptor{}, err
+		}
+		if full.Name() != r.ref.Name() {
+			return hostabi.Descriptor{}, badRef(ref, "is not in %s", r.ref.Name())
+		}
+		at = full
+	}
+	return r.c.resolve(ctx, at, r.t)
+}
+
+// Manifest is the bytes of a manifest or index: at most 4 MiB, digest checked.
+func (r *Repository) Manifest(ctx context.Context, d hostabi.Descriptor) ([]byte, error) {
+	b, err := r.t.manifest(ctx, d)
+	return b, failure("manifest", r.at(d), r.t.source(), err)
+}
+
+// Fetch brings d into a sink: a blob alone, a manifest with everything below it.
+func (r *Repository) Fetch(ctx context.Context, d hostabi.Descriptor, into hostabi.Sink) error {
+	p := r.c.puller(r.at(d), r.t, into, nil)
+	if isManifest(d.MediaType) {
+		return failure("pull", r.at(d), r.t.source(), p.graph(ctx, d, selection{}))
+	}
+	return failure("pull", r.at(d), r.t.source(), p.blob(ctx, d))
+}
+
+func (r *Repository) at(d hostabi.Descriptor) Reference {
+	at := r.ref
+	at.Digest = d.Digest
+	return at
+}
+
+// fromMemory is an OpenFunc over content in memory.
+func fromMemory(content map[hostabi.Digest][]byte) hostabi.OpenFunc {
+	return func(_ context.Context, d hostabi.Digest) (io.ReadSeekCloser, error) {
+		b, ok := content[d]
+		if !ok {
+			return nil, hostabi.Errorf(hostabi.ReasonNotCached, "no blob %s", d)
+		}
+		return struct {
+			io.ReadSeeker
+			io.Closer
+		}{bytes.NewReader(b), io.NopCloser(nil)}, nil
+	}
+}
