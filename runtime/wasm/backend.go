@@ -72,7 +72,22 @@ func New(o Options) *Backend {
 
 // Run runs one invocation of p, whose Program is open. nil means exit 0, *plugin.ExitError that the guest
 // ended otherwise or by a signal, *plugin.RunError everything else. It fills inv.Paths.
-func (b *Backend) Run(ctx context.Context, p *plugin.Installed, box *sandbox.Box, inv *plugin.Invocation, s hostabi.Session) (err error) {
+func (b *Backend) Run(ctx context.Context, p *plugin.Installed, box *sandbox.Box, inv *plugin.Invocation, s hostabi.Session) error {
+	return b.run(ctx, p, box, inv, s)
+}
+
+// grants is what this backend needs of a sandbox.Box.
+type grants interface {
+	Mounts() []sandbox.Mount
+	Limits() plugin.Limits
+	Quota(c hostabi.Capability) int64
+	Env(host []string) []string
+	Paths() (args []string, paths []hostabi.PathArg)
+}
+
+var _ grants = (*sandbox.Box)(nil)
+
+func (b *Backend) run(ctx context.Context, p *plugin.Installed, box grants, inv *plugin.Invocation, s hostabi.Session) (err error) {
 	stage := plugin.StagePrepare
 	defer func() { err = b.runError(p, inv, stage, err) }()
 	defer recovered("run", &err)

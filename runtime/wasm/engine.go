@@ -36,28 +36,30 @@ type engine struct {
 // newEngine loads module, from native code below dir if there is some, else by compiling it, which writes the
 // code there. An empty dir compiles in memory. Errors of the module itself have reason MODULE_REFUSED or
 // ABI_UNSUPPORTED.
-func newEngine(ctx context.Context, module []byte, dir string) (e *engine, err error) {
+func newEngine(ctx context.Context, module []byte, dir string) (*engine, error) {
+	e := &engine{}
+	if err := e.load(ctx, module, dir); err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *engine) load(ctx context.Context, module []byte, dir string) (err error) {
 	defer recovered("load module", &err)
-	e = &engine{}
-	defer func() {
-		if err != nil {
-			e.close()
-			e = nil
-		}
-	}()
 	cfg := wazero.NewRuntimeConfig().WithCoreFeatures(features).WithCloseOnContextDone(closeOnDone).
 		WithDebugInfoEnabled(false).WithCustomSections(false).WithMemoryLimitPages(maxPages)
 	if dir != "" {
 		if e.cache, err = wazero.NewCompilationCacheWithDir(dir); err != nil {
-			return nil, &engineError{err}
+			return &engineError{err}
 		}
 		cfg = cfg.WithCompilationCache(e.cache)
 	}
 	e.runtime = wazero.NewRuntimeWithConfig(ctx, cfg)
 	if e.code, err = e.runtime.CompileModule(ctx, module); err != nil {
-		return nil, &engineError{err}
+		return &engineError{err}
 	}
-	return e, nil
+	return nil
 }
 
 // link adds the modules that guests import. It is apart from newEngine because a compile needs none of them.

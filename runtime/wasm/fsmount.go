@@ -93,7 +93,7 @@ func (q *quota) take(n int64) bool {
 var preopens = []string{"/cwd", "/args", "/home", "/host", "/app", "/tmp"}
 
 // openMounts makes the preopens of a run.
-func openMounts(in *instance, box *sandbox.Box) []*mountFS {
+func openMounts(in *instance, box grants) []*mountFS {
 	list := box.Mounts()
 	if a := in.plugin.Program.Assets; a != "" {
 		list = append(list, sandbox.Mount{Host: a, Guest: "/app", Follow: true})

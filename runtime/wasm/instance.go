@@ -11,13 +11,11 @@ import (
 	"sync/atomic"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/experimental/sysfs"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/plugin"
-	"github.com/delivery-station/ds/sandbox"
 )
 
 // instanceKey finds the instance in the context of _start: host functions are shared by all instances.
@@ -49,7 +47,7 @@ type instance struct {
 
 // instance prepares one run: memory, streams and mounts. It runs no guest code.
 func (b *Backend) instance(
-	p *plugin.Installed, box *sandbox.Box, inv *plugin.Invocation, s hostabi.Session, stop *stopper, e *engine,
+	p *plugin.Installed, box grants, inv *plugin.Invocation, s hostabi.Session, stop *stopper, e *engine,
 ) (in *instance, err error) {
 	limit := min(box.Limits().Memory, maxPages*pageSize)
 	if need := e.minMemory(); need > limit {
@@ -97,8 +95,11 @@ func (in *instance) run(e *engine) (err error) {
 	if start == nil {
 		return refused("module does not export _start")
 	}
+	if _, tty := in.std.in.(*os.File); tty {
+		defer wakeThread(in.stop.wait)()
+	}
 	_, err = start.Call(ctx)
-	return in.ended(err, m)
+	return in.ended(err)
 }
 
 // instantiateError tells a stop and a trap of a data segment from a module that does not fit this ds.
@@ -114,7 +115,7 @@ func (in *instance) instantiateError(err error) error {
 
 // ended is the result of the run. The reason of a stop comes first: a guest whose sleep was cut short may
 // exit 0, and a guest may exit with any number that the engine uses for itself.
-func (in *instance) ended(err error, _ api.Module) error {
+func (in *instance) ended(err error) error {
 	if in.panicked != nil {
 		return in.panicked
 	}

@@ -1,7 +1,9 @@
 package wasm
 
 import (
+	"context"
 	"os"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -41,4 +43,39 @@ func openPollable(name string, flag int) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// wakeEvery is how often a thread is woken that may wait in the kernel.
+const wakeEvery = 20 * time.Millisecond
+
+// wakeThread pins the calling goroutine to its thread and, once ctx is done, interrupts what the thread waits
+// for in the kernel, until release is called. The engine polls a terminal by a plain system call, which no
+// deadline reaches. SIGURG is what the Go runtime itself uses for this; its handler does nothing more.
+func wakeThread(ctx context.Context) (release func()) {
+	runtime.LockOSThread()
+	pid, tid := os.Getpid(), unix.Gettid()
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-quit:
+			return
+		case <-ctx.Done():
+		}
+		tick := time.NewTicker(wakeEvery)
+		defer tick.Stop()
+		for {
+			_ = unix.Tgkill(pid, tid, unix.SIGURG) // the thread exists: it is pinned until release
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-done
+		runtime.UnlockOSThread()
+	}
 }

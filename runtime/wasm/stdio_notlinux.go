@@ -2,7 +2,10 @@
 
 package wasm
 
-import "os"
+import (
+	"context"
+	"os"
+)
 
 // isTerminal is false where terminals cannot be opened anew: a read on the descriptor itself would block
 // beyond every deadline.
@@ -10,3 +13,6 @@ func isTerminal(*os.File) bool { return false }
 
 // reopen needs /proc.
 func reopen(*os.File, int, bool) *os.File { return nil }
+
+// wakeThread is needed for terminals only.
+func wakeThread(context.Context) (release func()) { return func() {} }
