@@ -198,52 +198,86 @@ func (m *Manifest) Parse(args []string) (command string, typed []Typed) {
 	if c == nil {
 		return "", nil
 	}
-	add := func(index int, a *Arg, value string) {
-		if a == nil || value == "" || value == "-" {
-			return
-		}
-		switch a.Type {
-		case "path", "ref", "url", "digest":
-			typed = append(typed, Typed{Index: index, Type: a.Type, Mode: a.Mode, Value: value})
+	values := c.values(args, len(path))
+	positional := 0
+	for i := range values {
+		if values[i].positional {
+			positional++
 		}
 	}
-	positional := 0
-	for i := len(path); i < len(args); i++ {
-		word := args[i]
-		if word == "--" {
-			for i++; i < len(args); i++ {
-				add(i, c.positional(positional), args[i])
-				positional++
-			}
-			break
+	declared := c.positionals(positional)
+	for _, v := range values {
+		if v.positional && len(declared) > 0 {
+			v.arg, declared = declared[0], declared[1:]
 		}
-		if len(word) < 2 || word[0] != '-' {
-			add(i, c.positional(positional), word)
-			positional++
+		if v.arg == nil || v.text == "" || v.text == "-" {
 			continue
 		}
-		name, value, hasValue := strings.Cut(word, "=")
-		f, takes := c.flag(name)
-		switch {
-		case hasValue:
-			add(i, f, value)
-		case takes && i+1 < len(args):
-			i++
-			add(i, f, args[i])
+		switch v.arg.Type {
+		case "path", "ref", "url", "digest":
+			typed = append(typed, Typed{Index: v.index, Type: v.arg.Type, Mode: v.arg.Mode, Value: v.text})
 		}
 	}
 	return strings.Join(path, " "), typed
 }
 
-// positional is the declared argument at a position; one that repeats takes all that follow.
-func (c *Command) positional(i int) *Arg {
-	if i < len(c.Args) {
-		return &c.Args[i]
+// value is one word that is an argument or the value of a declared flag.
+type value struct {
+	index      int
+	text       string
+	arg        *Arg // nil: a positional, or of a flag that is not declared
+	positional bool
+}
+
+// values finds the arguments and the values of flags in args from the word at start on.
+func (c *Command) values(args []string, start int) (out []value) {
+	for i := start; i < len(args); i++ {
+		word := args[i]
+		if word == "--" {
+			for i++; i < len(args); i++ {
+				out = append(out, value{index: i, text: args[i], positional: true})
+			}
+			break
+		}
+		if len(word) < 2 || word[0] != '-' {
+			out = append(out, value{index: i, text: word, positional: true})
+			continue
+		}
+		name, text, hasValue := strings.Cut(word, "=")
+		f, takes := c.flag(name)
+		switch {
+		case hasValue:
+			out = append(out, value{index: i, text: text, arg: f})
+		case takes && i+1 < len(args):
+			i++
+			out = append(out, value{index: i, text: args[i], arg: f})
+		}
 	}
-	if n := len(c.Args); n > 0 && c.Args[n-1].Repeat {
-		return &c.Args[n-1]
+	return out
+}
+
+// positionals are the declared arguments of n words. An optional argument gets a word only if enough are left
+// for the required ones after it, so "push [SRC] REF" has its REF with one word too; the last argument takes
+// all that follow if it repeats.
+func (c *Command) positionals(n int) []*Arg {
+	out := make([]*Arg, 0, len(c.Args))
+	for i := range c.Args {
+		needed := 0
+		for _, later := range c.Args[i+1:] {
+			if later.Required {
+				needed++
+			}
+		}
+		if left := n - len(out); left > 0 && (c.Args[i].Required || left > needed) {
+			out = append(out, &c.Args[i])
+		}
 	}
-	return nil
+	if last := len(c.Args) - 1; last >= 0 && c.Args[last].Repeat {
+		for len(out) < n {
+			out = append(out, &c.Args[last])
+		}
+	}
+	return out
 }
 
 // flag is the declared flag of a word such as --bucket or -b; takes says that its value is the next word.

@@ -20,6 +20,9 @@ func TestParseArgs(t *testing.T) {
   - name: bundle
     commands:
       - {name: create, args: [{name: d, type: digest}]}
+  - name: push
+    args: [{name: source, type: path}, {name: to, type: ref, required: true}]
+    flags: [{name: manifest, short: m, type: path}]
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +48,11 @@ func TestParseArgs(t *testing.T) {
 		{"bundle", "bundle", ""},
 		{"bundle create sha256:x y", "bundle create", "2:digest::sha256:x"},
 		{"--force up a", "", ""},
+		{"push", "push", ""},
+		{"push reg.io/a", "push", "1:ref::reg.io/a"},
+		{"push dir reg.io/a", "push", "1:path:read:dir 2:ref::reg.io/a"},
+		{"push dir -m f reg.io/a more", "push", "1:path:read:dir 3:path:read:f 4:ref::reg.io/a"},
+		{"push -m f reg.io/a", "push", "2:path:read:f 3:ref::reg.io/a"},
 	} {
 		command, typed := m.Parse(strings.Fields(c.args))
 		var got []string
