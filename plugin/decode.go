@@ -37,6 +37,7 @@ func (p Problems) Error() string {
 // decoder reads the tree of a manifest and collects what is wrong with it.
 type decoder struct {
 	file     string
+	check    func(name Name, c hostabi.Capability, scope string) error // nil = scopes are not looked at
 	problems Problems
 	warnings []Warning
 	unknown  *hostabi.Error // the first thing that only a newer ds may know

@@ -19,10 +19,16 @@ const MaxManifest = 64 << 10
 // ParseManifest reads a plugin.yaml, or the JSON of a package; name is its file name for messages. Errors have
 // reason MANIFEST with file:line:col and Problems as cause, or ABI_UNSUPPORTED for what only another ds
 // offers. Unknown fields are warnings, except inside capabilities. A manifest without apiVersion is only
-// recognised: its APIVersion is empty and its mode Protocol1. Scopes are not looked at; sandbox.CheckManifest
-// does.
+// recognised: its APIVersion is empty and its mode Protocol1. Scopes are not looked at; see
+// ParseManifestWith and sandbox.CheckManifest.
 func ParseManifest(name string, data []byte) (*Manifest, []Warning, error) {
-	d := &decoder{file: name}
+	return ParseManifestWith(name, data, nil)
+}
+
+// ParseManifestWith is ParseManifest that also calls check for every scope, so that its errors come with their
+// place; sandbox.CheckScope is such a check.
+func ParseManifestWith(name string, data []byte, check func(name Name, c hostabi.Capability, scope string) error) (*Manifest, []Warning, error) {
+	d := &decoder{file: name, check: check}
 	root, err := yamlfile.Parse(name, data, yamlfile.Limits{Bytes: MaxManifest, NoAliases: true})
 	if err != nil {
 		d.add(err)
@@ -196,6 +202,18 @@ func (d *decoder) request(n *yamlfile.Node, m *Manifest) {
 	}
 	if len(r.Scope) == 0 {
 		d.errorf(n, "%s needs a scope", r.Cap)
+	}
+	for i, scope := range r.Scope {
+		if d.check == nil {
+			break
+		}
+		if err := d.check(m.Name, r.Cap, scope); err != nil {
+			at := n.Get("scope")
+			if i < len(at.Items) {
+				at = at.Items[i]
+			}
+			d.errorf(at, "%s", err)
+		}
 	}
 	if strings.TrimSpace(r.Reason) == "" {
 		d.errorf(n, "%s needs a reason", r.Cap)
