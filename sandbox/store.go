@@ -20,9 +20,9 @@ const lockWait = 30 * time.Second
 
 // StoreOptions say where grants and ceiling are and what every Box of the store shares.
 type StoreOptions struct {
-	Grants string        // grants.yaml; its directory is made at the first grant
-	Policy string        // policy.yaml; empty = no ceiling
-	FS     atomicfile.FS // nil = the real one
+	Path       string        // grants.yaml, absolute; its directory is made at the first grant
+	PolicyPath string        // policy.yaml; empty = no ceiling
+	FS         atomicfile.FS // nil = the real one
 
 	// As in BoxOptions.
 	Settings                 func(key string) (string, bool)
@@ -41,20 +41,23 @@ type Store struct {
 	adminOnly func(path string, f *os.File) error
 }
 
-// NewStore opens nothing yet.
-func NewStore(o StoreOptions) *Store {
+// Open makes a store; files are read when they are needed. A Path that is not absolute is USAGE.
+func Open(o StoreOptions) (*Store, error) {
+	if !filepath.IsAbs(o.Path) {
+		return nil, hostabi.Errorf(hostabi.ReasonUsage, "%q: the grants file needs an absolute path", o.Path)
+	}
 	if o.FS == nil {
 		o.FS = atomicfile.OS()
 	}
-	return &Store{o: o, now: time.Now, adminOnly: adminOnly}
+	return &Store{o: o, now: time.Now, adminOnly: adminOnly}, nil
 }
 
 // Policy is the admin's ceiling, nil if there is none.
 func (s *Store) Policy() (*Policy, error) {
-	if s.o.Policy == "" {
+	if s.o.PolicyPath == "" {
 		return nil, nil
 	}
-	return loadPolicy(s.o.Policy, s.adminOnly)
+	return loadPolicy(s.o.PolicyPath, s.adminOnly)
 }
 
 // Box makes the Box of one run (manager.Grants). It fails with GRANT_MISSING when something that p requires
@@ -122,18 +125,18 @@ func (s *Store) LookupKey(k Key) (g Grant, ok bool, err error) {
 
 // All lists every grant; none if there is no file.
 func (s *Store) All() ([]Grant, error) {
-	b, err := atomicfile.ReadFile(s.o.FS, s.o.Grants, maxRecord)
+	b, err := atomicfile.ReadFile(s.o.FS, s.o.Path, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, hostabi.Errorf(hostabi.ReasonConfigFile, "%s: %w", s.o.Grants, err)
+		return nil, hostabi.Errorf(hostabi.ReasonConfigFile, "%s: %w", s.o.Path, err)
 	}
 	return s.parse(b)
 }
 
 func (s *Store) parse(b []byte) ([]Grant, error) {
-	all, err := parseGrants(s.o.Grants, b)
+	all, err := parseGrants(s.o.Path, b)
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonConfigSyntax, "%w", err)
 	}
@@ -248,12 +251,12 @@ func (s *Store) Purge(ctx context.Context, repository string) error {
 }
 
 func (s *Store) edit(ctx context.Context, f func([]Grant) ([]Grant, error)) error {
-	if err := atomicfile.MkdirAll(s.o.FS, filepath.Dir(s.o.Grants), 0o700); err != nil {
-		return hostabi.Errorf(hostabi.ReasonConfigFile, "%s: %w", s.o.Grants, err)
+	if err := atomicfile.MkdirAll(s.o.FS, filepath.Dir(s.o.Path), 0o700); err != nil {
+		return hostabi.Errorf(hostabi.ReasonConfigFile, "%s: %w", s.o.Path, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	err := atomicfile.Edit(ctx, s.o.FS, s.o.Grants, func(old []byte) ([]byte, error) {
+	err := atomicfile.Edit(ctx, s.o.FS, s.o.Path, func(old []byte) ([]byte, error) {
 		all, err := s.parse(old)
 		if err != nil {
 			return nil, err
@@ -269,7 +272,7 @@ func (s *Store) edit(ctx context.Context, f func([]Grant) ([]Grant, error)) erro
 			return nil, err
 		}
 		if old != nil {
-			err = atomicfile.Write(s.o.FS, s.o.Grants+".bak", old, 0o600)
+			err = atomicfile.Write(s.o.FS, s.o.Path+".bak", old, 0o600)
 		}
 		return b, err
 	})
@@ -279,9 +282,9 @@ func (s *Store) edit(ctx context.Context, f func([]Grant) ([]Grant, error)) erro
 	case hostabi.ReasonOf(err) != "":
 		return err
 	case errors.Is(err, atomicfile.ErrLocked):
-		return hostabi.Errorf(hostabi.ReasonLockHeld, "%s is being changed by another ds: %w", s.o.Grants, err)
+		return hostabi.Errorf(hostabi.ReasonLockHeld, "%s is being changed by another ds: %w", s.o.Path, err)
 	}
-	return hostabi.Errorf(hostabi.ReasonConfigFile, "%s: %w", s.o.Grants, err)
+	return hostabi.Errorf(hostabi.ReasonConfigFile, "%s: %w", s.o.Path, err)
 }
 
 func indexOf(all []Grant, k Key) int {
