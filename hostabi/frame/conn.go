@@ -340,3 +340,6 @@ func ctxError(ctx context.Context) *hostabi.Error {
 	}
 	return hostabi.Errorf(hostabi.ReasonInterrupted, "cancelled: %w", cause)
 }
+
+// PassesFiles reports whether the host can pass the descriptor of an opened blob over this connection.
+func (c *Conn) PassesFiles() bool { return canPass(c.rw) }

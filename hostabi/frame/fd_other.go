@@ -18,3 +18,5 @@ func newReader(conn io.ReadWriteCloser) (io.Reader, *fdReader) { return conn, ni
 func (r *fdReader) take() *os.File { return nil }
 
 func (r *fdReader) close() {}
+
+func canPass(io.ReadWriteCloser) bool { return false }

@@ -164,3 +164,5 @@ func (r *fdReader) close() {
 		f.Close()
 	}
 }
+
+func canPass(conn io.ReadWriteCloser) bool { return rawConn(conn) != nil }
