@@ -11,17 +11,25 @@ import (
 
 const progressEvery = 100 * time.Millisecond
 
-// reporter passes reports on, one at a time.
+// reporter passes reports on, one at a time, and knows what was done in this operation.
 type reporter struct {
-	mu  sync.Mutex
-	f   func(hostabi.Progress)
-	now func() time.Time
+	mu   sync.Mutex
+	f    func(hostabi.Progress)
+	now  func() time.Time
+	done map[hostabi.Digest]bool
 
 	buffers *sync.Pool // of *[]byte
 }
 
 func (c *Client) reporter(f func(hostabi.Progress)) *reporter {
-	return &reporter{f: f, now: c.now, buffers: &c.buffers}
+	return &reporter{f: f, now: c.now, done: make(map[hostabi.Digest]bool), buffers: &c.buffers}
+}
+
+// finished reports whether d was dealt with: graphs of referrers share blobs.
+func (r *reporter) finished(d hostabi.Digest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.done[d]
 }
 
 // item is the progress of one blob or manifest; not safe for concurrent use.
@@ -35,6 +43,12 @@ type item struct {
 func (r *reporter) item(d hostabi.Descriptor) *item { return &item{r: r, desc: d} }
 
 func (i *item) send(state string, how string) {
+	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
+	if i.r.done[i.desc.Digest] {
+		return
+	}
+	i.r.done[i.desc.Digest] = state == hostabi.ProgressDone
 	if i.r.f == nil {
 		return
 	}
@@ -42,8 +56,6 @@ func (i *item) send(state string, how string) {
 	if how != "" {
 		p.Transfer = &hostabi.Transfer{Descriptor: i.desc, How: how}
 	}
-	i.r.mu.Lock()
-	defer i.r.mu.Unlock()
 	i.r.f(p)
 }
 

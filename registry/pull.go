@@ -137,6 +137,9 @@ func (p *puller) referrers(ctx context.Context, root hostabi.Descriptor, o hosta
 
 // blob brings one blob into the sink. Wrong bytes are fetched once more from the start.
 func (p *puller) blob(ctx context.Context, d hostabi.Descriptor) (err error) {
+	if p.rep.finished(d.Digest) {
+		return nil
+	}
 	it := p.rep.item(d)
 	defer func() {
 		if err != nil {

@@ -165,6 +165,9 @@ func (t *transfer) publish(ctx context.Context, n node, tag string) error {
 }
 
 func (t *transfer) one(ctx context.Context, d hostabi.Descriptor) (err error) {
+	if t.rep.finished(d.Digest) {
+		return nil
+	}
 	it := t.rep.item(d)
 	defer func() {
 		if err != nil {

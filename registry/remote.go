@@ -242,5 +242,8 @@ func (r *remoteRepo) putManifest(ctx context.Context, d hostabi.Descriptor, body
 }
 
 func (r *remoteRepo) tag(ctx context.Context, d hostabi.Descriptor, body []byte, tag string) error {
+	if tag == "" {
+		return r.putManifest(ctx, d, body)
+	}
 	return r.repo.Manifests().PushReference(ctx, toOCI(d), bytes.NewReader(body), tag)
 }
