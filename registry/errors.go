@@ -134,7 +134,7 @@ func failure(op string, ref Reference, source string, err error) error {
 	if s, ok := errors.AsType[*errShort](err); ok && s.cause == nil {
 		return set(hostabi.ReasonDigestMismatch, "%s", cause.Detail)
 	}
-	if errors.Is(err, context.DeadlineExceeded) && !isNet(err) {
+	if innermost(err) == context.DeadlineExceeded { //nolint:errorlint // timeouts of net/http claim to be this error too
 		cause.cause = context.DeadlineExceeded
 		return set(hostabi.ReasonTimeout, "took too long")
 	}
@@ -256,6 +256,17 @@ func clean(s string) string {
 		s = s[end:]
 	}
 	return clip(out.String()+s, maxDetail)
+}
+
+// innermost follows the single causes of err to their end.
+func innermost(err error) error {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err
+		}
+		err = next
+	}
 }
 
 func isTLS(err error) bool {

@@ -15,12 +15,13 @@ type Fault struct {
 	// EachPath counts Skip and Times for every path of its own: "every blob is cut once".
 	EachPath bool
 
-	Status int           // answer this instead
-	Header http.Header   // added to the answer
-	Body   string        // with Status
-	CutAt  int64         // end the connection after so many body bytes; -1 = before any header
-	Flip   bool          // the first body byte is wrong
-	Delay  time.Duration // before anything
+	Status  int           // answer this instead
+	Header  http.Header   // added to the answer
+	Body    string        // with Status
+	CutAt   int64         // end the connection after so many body bytes; -1 = before any header
+	StallAt int64         // after so many body bytes nothing more comes, until the client is gone
+	Flip    bool          // the first body byte is wrong
+	Delay   time.Duration // before anything
 }
 
 type armed struct {
@@ -79,6 +80,9 @@ func (f Fault) serve(w *recorder, q *http.Request) bool {
 		w.Header()[http.CanonicalHeaderKey(k)] = v
 	}
 	w.cutAt, w.flip = f.CutAt, f.Flip
+	if f.StallAt > 0 {
+		w.cutAt, w.gone = f.StallAt, q.Context().Done()
+	}
 	if f.Status == 0 {
 		return true
 	}

@@ -194,6 +194,7 @@ type recorder struct {
 	sent   int64
 	cutAt  int64 // 0 = never
 	flip   bool
+	gone   <-chan struct{} // not nil: instead of cutting, wait for it
 }
 
 func (w *recorder) WriteHeader(status int) {
@@ -218,5 +219,8 @@ func (w *recorder) Write(b []byte) (int, error) {
 	n, _ := w.ResponseWriter.Write(b[:w.cutAt-w.sent])
 	w.sent += int64(n)
 	_ = http.NewResponseController(w.ResponseWriter).Flush()
+	if w.gone != nil {
+		<-w.gone
+	}
 	panic(http.ErrAbortHandler)
 }
