@@ -183,7 +183,8 @@ func (p *puller) fetch(ctx context.Context, d hostabi.Descriptor, it *item) (how
 	r := p.src.blob(ctx, d)
 	defer func() { _ = r.Close() }() // read only
 	if err := ingest(w, r, d, it); err != nil {
-		return "", errors.Join(err, w.Abort())
+		_ = w.Abort() // err says more
+		return "", err
 	}
 	if _, err := w.Commit(ctx); err != nil && hostabi.ReasonOf(err) != hostabi.ReasonExists {
 		return "", err
@@ -241,7 +242,8 @@ func (p *puller) putManifest(ctx context.Context, n node) error {
 		return err
 	}
 	if err := ingest(w, bytes.NewReader(n.body), n.desc, it); err != nil {
-		return errors.Join(err, w.Abort())
+		_ = w.Abort() // err says more
+		return err
 	}
 	if _, err := w.Commit(ctx); err != nil && hostabi.ReasonOf(err) != hostabi.ReasonExists {
 		return err
