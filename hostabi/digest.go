@@ -1,7 +1,6 @@
 package hostabi
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"strings"
 )
@@ -21,7 +20,7 @@ func ParseDigest(s string) (Digest, error) {
 
 // DigestOf is the digest of b.
 func DigestOf(b []byte) Digest {
-	sum := sha256.Sum256(b)
+	sum := sum256(b)
 	return DigestFromSum(sum[:])
 }
 

@@ -146,20 +146,39 @@ func (in *Invocation) Printf(format string, a ...any) {
 // Run runs the program with argv, the words after its name, and returns its exit code. s carries host calls;
 // nil = what the environment says. Main is Run and os.Exit.
 func (a App) Run(ctx context.Context, std Stdio, s hostabi.Session, argv ...string) (exit int) {
-	opts := a.Options
-	if s != nil {
-		opts = append(opts[:len(opts):len(opts)], WithSession(s))
+	if s == nil {
+		return a.main(ctx, std, argv)
 	}
-	c, err := NewClient(opts...)
-	r := &run{app: &a, c: c, std: std.complete(), kind: env("DS_KIND")}
-	if err != nil {
-		return r.exit(ctx, err)
-	}
-	if c.name = env("DS_PLUGIN"); s != nil || c.name == "" {
+	a.Options = append(a.Options[:len(a.Options):len(a.Options)], WithSession(s))
+	c, err := NewClient(a.Options...)
+	if c != nil {
 		c.name = a.Name
 	}
-	if s != nil {
-		r.kind = ""
+	r := &run{app: &a, c: c, std: std.complete(), kind: func() string {
+		d, err := c.Describe(ctx)
+		if err != nil {
+			return ""
+		}
+		return d.Invocation.Kind
+	}}
+	return r.run(ctx, argv, err)
+}
+
+// main is Run for what the environment says. It is apart because a program that only has Main does not link
+// Describe then.
+func (a App) main(ctx context.Context, std Stdio, argv []string) int {
+	c, err := NewClient(a.Options...)
+	if c != nil && env("DS_PLUGIN") == "" {
+		c.name = a.Name
+	}
+	r := &run{app: &a, c: c, std: std.complete(), kind: func() string { return env("DS_KIND") }}
+	return r.run(ctx, argv, err)
+}
+
+// run runs and ends one invocation; err is why it cannot.
+func (r *run) run(ctx context.Context, argv []string, err error) int {
+	if err != nil {
+		return r.exit(ctx, err)
 	}
 	err = r.protected(ctx, argv)
 	if ferr := r.close(); err == nil {
@@ -190,7 +209,7 @@ type run struct {
 	app  *App
 	c    *Client
 	std  Stdio
-	kind string // DS_KIND; empty = unknown
+	kind func() string // DS_KIND
 }
 
 // crash is a panic of the program, already printed.
@@ -247,7 +266,7 @@ func (r *run) dispatch(ctx context.Context, argv []string) error {
 	}
 	r.c.format = p.format
 	in := r.invocation(&p)
-	if len(p.command.Events) > 0 && r.handles(ctx) {
+	if len(p.command.Events) > 0 && r.kind() == "event" {
 		return r.events(ctx, in)
 	}
 	return p.command.Run(ctx, in)
@@ -258,16 +277,6 @@ func (r *run) invocation(p *parser) *Invocation {
 		Client: r.c, Command: p.path, Args: p.args, Stdin: r.std.In, Stdout: r.std.Out, Stderr: r.std.Err,
 		command: p.command, values: p.values,
 	}
-}
-
-// handles reports whether this run handles events, rather than being typed by a user.
-func (r *run) handles(ctx context.Context) bool {
-	if r.kind == "" && r.c.o.session != nil {
-		if d, err := r.c.Describe(ctx); err == nil {
-			r.kind = d.Invocation.Kind
-		}
-	}
-	return r.kind == "event"
 }
 
 // exit prints err and maps it to the exit code.

@@ -11,7 +11,7 @@ import (
 // two seconds later.
 func Main(app App) {
 	ctx, stop := watch(context.Background())
-	exit := app.Run(ctx, Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, nil, os.Args[1:]...)
+	exit := app.main(ctx, Stdio{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Args[1:])
 	stop()
 	os.Exit(exit)
 }

@@ -213,13 +213,18 @@ func (p *parser) check() error {
 			return Usagef("%s needs --%s", p.name(), f.Name).(*Error).WithFix("%s --help", p.name())
 		}
 	}
-	for i, a := range c.Args {
-		if i >= len(p.args) && a.Required {
+	needed := 0
+	for _, a := range c.Args {
+		if a.Required {
+			needed++
+		}
+		if needed > len(p.args) {
 			return Usagef("%s needs %s", p.name(), strings.ToUpper(a.Name)).(*Error).WithFix("%s --help", p.name())
 		}
 	}
+	declared := c.bind(len(p.args))
 	for i, word := range p.args {
-		a := c.arg(i)
+		a := declared[i]
 		if a == nil {
 			return Usagef("%s takes %d arguments, %q is one too many", p.name(), len(c.Args), word)
 		}
@@ -239,6 +244,31 @@ func (c *Command) arg(i int) *Arg {
 		return &c.Args[n-1]
 	}
 	return nil
+}
+
+// bind gives the declarations of n arguments, nil for one too many. An optional argument gets a word only if
+// enough are left for the required ones after it: "push [SRC] REF" has its REF with one word too.
+func (c *Command) bind(n int) []*Arg {
+	out := make([]*Arg, 0, n)
+	for i := range c.Args {
+		needed := 0
+		for _, later := range c.Args[i+1:] {
+			if later.Required {
+				needed++
+			}
+		}
+		if left := n - len(out); left > 0 && (c.Args[i].Required || left > needed) {
+			out = append(out, &c.Args[i])
+		}
+	}
+	for i := len(out); i < n; i++ {
+		var more *Arg
+		if last := len(c.Args) - 1; last >= 0 && c.Args[last].Repeat {
+			more = &c.Args[last]
+		}
+		out = append(out, more)
+	}
+	return out
 }
 
 // wrong says what is wrong with a value of a type, if anything is.

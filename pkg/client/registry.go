@@ -30,6 +30,7 @@ type refOptions struct {
 	platforms []string
 	all       bool
 	layer     string
+	manifests bool
 }
 
 // RefOption narrows what is taken of a reference.
@@ -45,6 +46,10 @@ func AllPlatforms() RefOption { return func(o *refOptions) { o.all = true } }
 
 // WithLayer takes the layer of this title only.
 func WithLayer(title string) RefOption { return func(o *refOptions) { o.layer = title } }
+
+// ManifestsOnly makes Fetch leave the layers where they are: the artifacts are described, their blobs cannot
+// be opened.
+func ManifestsOnly() RefOption { return func(o *refOptions) { o.manifests = true } }
 
 func refOpts(opts []RefOption) (o refOptions) {
 	for _, opt := range opts {
@@ -117,7 +122,7 @@ func (c *Client) pull(ctx context.Context, ref string, o *refOptions) (*pulled, 
 		return nil, err
 	}
 	out := &pulled{blobs: make(map[Digest]hostv1lite.Transfer)}
-	req := &hostv1lite.PullRequest{Ref: ref, Platforms: platforms, AllPlatforms: o.all}
+	req := &hostv1lite.PullRequest{Ref: ref, Platforms: platforms, AllPlatforms: o.all, ManifestsOnly: o.manifests}
 	err = each(ctx, c, hostv1lite.RegistryPull, req, func(e *hostv1lite.PullEvent) bool {
 		switch {
 		case e.Blob != nil && e.Blob.Descriptor != nil:
