@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/term"
+	"github.com/delivery-station/ds/plugin"
+	"github.com/delivery-station/ds/sandbox"
+)
+
+// consent asks the user for what a plugin wants: by flags, else on a terminal, else not at all
+// (capabilities.md section 8). --yes never grants.
+type consent struct {
+	a      *app
+	flags  sandbox.Consent
+	before string // command that the hint completes: "ds plugin install REF"
+}
+
+// grantFlags are --grant, --deny and DS_GRANT.
+func (a *app) grantFlags(grant, deny []string) sandbox.Consent {
+	return sandbox.Consent{Grant: append(slices.Clone(grant), strings.Fields(a.env("DS_GRANT"))...), Deny: deny}
+}
+
+// Ask implements install.Consent.
+func (c consent) Ask(ctx context.Context, p *plugin.Installed) (func(context.Context) error, error) {
+	grants, err := c.a.parts.grants()
+	if err != nil {
+		return nil, err
+	}
+	policy, err := grants.Policy()
+	if err != nil {
+		return nil, err
+	}
+	if policy != nil {
+		if err := policy.AllowSource(p.Repository); err != nil {
+			return nil, err
+		}
+		if err := policy.AllowSigner(p.Signer); err != nil {
+			return nil, err
+		}
+	}
+	old, _, err := grants.Lookup(p)
+	if err != nil {
+		return nil, err
+	}
+	g, err := c.flags.ApplyTo(p, old)
+	if err != nil {
+		return nil, err
+	}
+	d := sandbox.Compare(p.Manifest, g)
+	if d.Wider() && c.a.term.Facts().Prompts {
+		if g, err = c.prompt(ctx, p, d, g); err != nil {
+			return nil, err
+		}
+		d = sandbox.Compare(p.Manifest, g)
+	}
+	if missing := d.Required(); len(missing) > 0 {
+		return nil, c.refused(p, d, missing)
+	}
+	if len(p.Manifest.Capabilities) == 0 {
+		return nil, nil
+	}
+	g.RequestDigest = p.RequestDigest
+	return func(ctx context.Context) error { return grants.Grant(ctx, g) }, nil
+}
+
+// refused is the error when required requests stay ungranted: with the exact words that would grant them.
+func (c consent) refused(p *plugin.Installed, d sandbox.Diff, missing []sandbox.Change) error {
+	n := fmt.Sprintf("%d capabilities", len(missing))
+	if len(missing) == 1 {
+		n = "1 capability"
+	}
+	why := "there is no terminal to ask on"
+	if c.a.term.Facts().Prompts {
+		why = "they were not granted"
+	}
+	e := hostabi.Errorf(hostabi.ReasonGrantMissing, "%s %s asks for %s and %s; nothing was installed", p.Name, p.Version, n, why)
+	return e.WithFix("%s %s\n  hint   accept everything it asks for: --grant manifest", c.before, sandbox.Flags(missing))
+}
+
+// prompt shows what is asked for and grants what the user says.
+func (c consent) prompt(ctx context.Context, p *plugin.Installed, d sandbox.Diff, g sandbox.Grant) (sandbox.Grant, error) {
+	text := c.a.asks(p, d)
+	for {
+		answer, _, err := c.a.term.Prompt(ctx, hostabi.Prompt{
+			Kind: "line", Text: text + "  Grant and install?  [y] all  [s] select  [d] details  [n] no  (default n)", Fallback: "n",
+		})
+		if err != nil {
+			return g, err
+		}
+		switch strings.ToLower(answer) {
+		case "y":
+			return c.all(p, d, g)
+		case "s":
+			return c.each(ctx, p, d, g)
+		case "d":
+			text = c.a.details(p, d)
+		case "n", "":
+			return g, nil
+		default:
+			text = ""
+		}
+	}
+}
+
+func (c consent) all(p *plugin.Installed, d sandbox.Diff, g sandbox.Grant) (sandbox.Grant, error) {
+	words := sandbox.Words(append(slices.Clone(d.Added), d.Widened...))
+	return sandbox.Consent{Grant: words}.ApplyTo(p, g)
+}
+
+// each asks for one change after the other; an optional one that is refused is recorded as denied.
+func (c consent) each(ctx context.Context, p *plugin.Installed, d sandbox.Diff, g sandbox.Grant) (sandbox.Grant, error) {
+	for _, ch := range append(slices.Clone(d.Added), d.Widened...) {
+		text := fmt.Sprintf("  %s %s %q", ch.Cap, c.a.inWords(ch), term.Clean(ch.Reason, 120))
+		answer, _, err := c.a.term.Prompt(ctx, hostabi.Prompt{Kind: "confirm", Text: text, Fallback: "no"})
+		if err != nil {
+			return g, err
+		}
+		one := []sandbox.Change{ch}
+		if answer == "yes" {
+			if g, err = (sandbox.Consent{Grant: sandbox.Words(one)}).ApplyTo(p, g); err != nil {
+				return g, err
+			}
+		} else if ch.Optional {
+			g.Refuse(one)
+		}
+	}
+	return g, nil
+}
+
+func (a *app) inWords(ch sandbox.Change) string {
+	s := term.Clean(sandbox.InWords(ch.Cap, ch.Scope), 200)
+	if slices.ContainsFunc(ch.Scope, func(x string) bool { return sandbox.Sensitive(ch.Cap, x) }) {
+		s = "! " + s
+	}
+	return s
+}
+
+// asks is the prompt of capabilities.md section 8, in one piece.
+func (a *app) asks(p *plugin.Installed, d sandbox.Diff) string {
+	var b strings.Builder
+	source := p.Repository
+	if p.Index != "" {
+		source += "@" + string(p.Index)
+	}
+	fmt.Fprintf(&b, "  %s %s  %s\n", p.Name, term.Clean(p.Version, 40), term.Clean(source, 400))
+	verb := "asks for"
+	if !d.First {
+		verb = "asks for more"
+	}
+	fmt.Fprintf(&b, "  %s %s:\n", p.Name, verb)
+	for _, ch := range append(slices.Clone(d.Added), d.Widened...) {
+		optional := ""
+		if ch.Optional {
+			optional = "   (optional)"
+		}
+		fmt.Fprintf(&b, "    %-16s %-34s %q%s\n", ch.Cap, a.inWords(ch), term.Clean(ch.Reason, 120), optional)
+	}
+	if not := withheld(p.Manifest); not != "" {
+		fmt.Fprintf(&b, "  It will NOT get: %s.\n", not)
+	}
+	if s := enforcement(p); s != "" {
+		fmt.Fprintf(&b, "  %s\n", s)
+	}
+	return b.String()
+}
+
+// details shows every scope as it is written.
+func (a *app) details(p *plugin.Installed, d sandbox.Diff) string {
+	var b strings.Builder
+	for _, ch := range append(slices.Clone(d.Added), d.Widened...) {
+		for _, s := range ch.Scope {
+			fmt.Fprintf(&b, "    %s=%s\n", ch.Cap, term.Clean(s, 512))
+		}
+	}
+	l := p.Manifest.Limits
+	if l.Memory > 0 || l.Time > 0 {
+		fmt.Fprintf(&b, "    limits: memory %d bytes, time %s\n", l.Memory, l.Time)
+	}
+	return b.String()
+}
+
+// withheld names the families of rights that the manifest does not ask for at all.
+func withheld(m *plugin.Manifest) string {
+	families := []struct {
+		word string
+		caps []hostabi.Capability
+	}{
+		{"files", []hostabi.Capability{hostabi.FSRead, hostabi.FSWrite}}, {"hosts", []hostabi.Capability{hostabi.NetHTTP}},
+		{"environment", []hostabi.Capability{hostabi.EnvRead}}, {"secrets", []hostabi.Capability{hostabi.SecretRead}},
+		{"other plugins", []hostabi.Capability{hostabi.PluginsCall}},
+	}
+	var out []string
+	for _, f := range families {
+		if !slices.ContainsFunc(m.Capabilities, func(r plugin.Request) bool { return slices.Contains(f.caps, r.Cap) }) {
+			out = append(out, f.word)
+		}
+	}
+	return strings.Join(append(out, "credentials"), ", ")
+}
+
+// enforcement is the one sentence about what holds the plugin (capabilities.md section 9). It never claims more.
+func enforcement(p *plugin.Installed) string {
+	kinds := kindsOf(p)
+	switch {
+	case kinds == "":
+		return ""
+	case !strings.Contains(kinds, string(plugin.Native)):
+		return "Runs in the WASM sandbox; all of the above is enforced."
+	}
+	s := "Native, not confined: runs with your full user permissions; the limits above apply only to DS services."
+	if strings.Contains(kinds, string(plugin.WASM)) {
+		s += " Its WASM kind (--backend wasm) is limited to all of the above."
+	}
+	return s
+}

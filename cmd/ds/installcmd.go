@@ -1,0 +1,362 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/atomicfile"
+	"github.com/delivery-station/ds/internal/term"
+	"github.com/delivery-station/ds/plugin"
+	"github.com/delivery-station/ds/plugin/install"
+	"github.com/delivery-station/ds/plugin/store"
+	"github.com/delivery-station/ds/sandbox"
+)
+
+// installFlags are the flags of ds plugin install.
+type installFlags struct {
+	grant, deny                  []string
+	version, backend             string
+	allowUnsigned, force, dryRun bool
+}
+
+func (a *app) pluginInstall() *cobra.Command {
+	var f installFlags
+	c := &cobra.Command{
+		Use: "install REF...", Short: "Install plugins from a registry, an OCI layout or a directory", Args: wants(1, -1, "references"),
+		Long: "Install plugins. REF is NAME[@CONSTRAINT], HOST/REPOSITORY[:TAG][@DIGEST], oci-layout:DIR[:TAG], or a directory ./DIR\n" +
+			"(an OCI layout, or a plugin directory, which is run in place). Digests are verified; what a plugin may do is shown and granted.",
+		Example: "  ds plugin install ghcr.io/delivery-station/porter:0.1.0 --allow-unsigned\n  ds plugin install ./hello --grant manifest",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.backend == "" && a.g.sets("plugins.backend") {
+				f.backend = a.cfg.String("plugins.backend")
+			}
+			if f.allowUnsigned && len(args) > 1 {
+				return hostabi.Errorf(hostabi.ReasonUsage, "--allow-unsigned takes exactly one reference")
+			}
+			return a.each(args, func(ref string) error { return a.install(cmd.Context(), ref, f) })
+		},
+	}
+	fl := c.Flags()
+	fl.StringArrayVar(&f.grant, "grant", nil, "grant CAP=SCOPE, or manifest = all it asks for (repeatable)")
+	fl.StringArrayVar(&f.deny, "deny", nil, "deny CAP=SCOPE (repeatable)")
+	fl.StringVar(&f.version, "version", "", "version or constraint")
+	fl.StringVar(&f.backend, "backend", "", "kind to install: auto, wasm, native, both")
+	fl.BoolVar(&f.allowUnsigned, "allow-unsigned", false, "accept this unsigned package")
+	fl.BoolVar(&f.force, "force", false, "install again even if it is intact")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would be done")
+	return c
+}
+
+func (a *app) install(ctx context.Context, ref string, f installFlags) error {
+	if a.isDir(ref) {
+		if _, err := os.Stat(filepath.Join(a.absolute(ref), "oci-layout")); err != nil {
+			return a.link(ctx, ref, f)
+		}
+		ref = "oci-layout:" + a.absolute(ref)
+	}
+	base, constraint := splitConstraint(ref)
+	if f.version != "" {
+		constraint = f.version
+	}
+	req := install.Request{Ref: base, Constraint: constraint, AllowUnsigned: f.allowUnsigned, Force: f.force, DryRun: f.dryRun}
+	switch f.backend {
+	case "", "auto":
+	case "both":
+		req.Both = true
+	case string(plugin.WASM), string(plugin.Native):
+		req.Kind = plugin.Kind(f.backend)
+	default:
+		return hostabi.Errorf(hostabi.ReasonUsage, "--backend is %q, want auto, wasm, native or both", f.backend)
+	}
+	c := consent{a: a, flags: a.grantFlags(f.grant, f.deny), before: installLine(ref, f)}
+	r, err := a.parts.newInstaller(c).Install(ctx, req)
+	if hostabi.ReasonOf(err) == hostabi.ReasonRefNotFound && !strings.ContainsAny(base, "/:.") {
+		long := req
+		long.Ref = "ds-" + base // the original DS named repositories so
+		if r2, err2 := a.parts.newInstaller(c).Install(ctx, long); hostabi.ReasonOf(err2) != hostabi.ReasonRefNotFound {
+			r, err = r2, err2
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return a.installed(r, f.dryRun)
+}
+
+// installLine is the command that a hint completes with grants.
+func installLine(ref string, f installFlags) string {
+	line := "ds plugin install " + ref
+	if f.version != "" {
+		line += " --version " + f.version
+	}
+	if f.backend != "" {
+		line += " --backend " + f.backend
+	}
+	if f.allowUnsigned {
+		line += " --allow-unsigned"
+	}
+	return line
+}
+
+// installed says what happened.
+func (a *app) installed(r install.Result, dryRun bool) error {
+	p := r.Plugin
+	switch {
+	case r.Already:
+		fmt.Fprintf(a.std.out, "%s %s is installed and intact (%s)\n", p.Name, p.Version, kindsOf(p))
+	case dryRun:
+		fmt.Fprintf(a.std.out, "Would install %s %s from %s@%s; it asks for %d capabilities\n", p.Name, p.Version, p.Repository, p.Index, len(p.Manifest.Capabilities))
+	default:
+		if p.Level == store.LevelUnsigned {
+			fmt.Fprintf(a.stderr(), "warning: %s %s is not signed; accepted for this digest only\n", p.Name, p.Version)
+		}
+		fmt.Fprintf(a.std.out, "Installed %s %s (%s).   Try: ds %s --help\n", p.Name, p.Version, kindsOf(p), p.Name)
+	}
+	return nil
+}
+
+// link installs a plugin directory in place: nothing is copied, plugin.yaml is read again at every start.
+func (a *app) link(ctx context.Context, ref string, f installFlags) error {
+	dir := a.absolute(ref)
+	m, err := store.ReadDir(atomicfile.OS(), dir)
+	if err != nil {
+		return err
+	}
+	if err := plugin.CheckName(m.Name); err != nil {
+		return err
+	}
+	p := &plugin.Installed{
+		Name: m.Name, Version: m.Version, Manifest: m, Repository: "dir:" + dir, Signer: "none", Level: store.LevelLocal, Requested: ref,
+		RequestDigest: plugin.RequestDigest(m.Capabilities), Programs: store.DirPrograms(m, dir),
+	}
+	if len(p.Programs) == 0 {
+		return hostabi.Errorf(hostabi.ReasonPlatformUnsupported, "%s has no program for this platform; build it first", dir)
+	}
+	if f.dryRun {
+		return a.installed(install.Result{Plugin: p}, true)
+	}
+	commit, err := consent{a: a, flags: a.grantFlags(f.grant, f.deny), before: installLine(ref, f)}.Ask(ctx, p)
+	if err != nil {
+		return err
+	}
+	s := a.parts.store()
+	unlock, err := s.Lock(ctx, m.Name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unlock() }() // the lock ends with the descriptor
+	if commit != nil {
+		if err := commit(ctx); err != nil {
+			return err
+		}
+	}
+	err = s.Record(&store.Receipt{
+		Name: m.Name, PluginVersion: m.Version, Source: store.Source{Requested: dir, Repository: p.Repository}, Dev: dir, ABI: m.ABI,
+		RequestDigest: p.RequestDigest, Trust: store.Trust{Level: store.LevelLocal, VerifiedAt: time.Now().UTC().Truncate(time.Second)},
+	})
+	if err != nil {
+		return err
+	}
+	return a.installed(install.Result{Plugin: p}, false)
+}
+
+func (a *app) pluginGrant() *cobra.Command {
+	return &cobra.Command{
+		Use: "grant NAME CAP=SCOPE...", Short: "Allow a plugin what it asks for", Args: wants(2, -1, "a plugin and what to grant"),
+		Example: "  ds plugin grant porter 'registry.pull=ghcr.io/acme/**'\n  ds plugin grant porter manifest",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.changeGrant(cmd.Context(), args[0], func(grants *sandbox.Store, p *plugin.Installed) error {
+				return grants.Edit(cmd.Context(), sandbox.KeyOf(p), func(g *sandbox.Grant) error {
+					next, err := sandbox.Consent{Grant: args[1:]}.ApplyTo(p, *g)
+					if err == nil {
+						*g = next
+					}
+					return err
+				})
+			})
+		},
+	}
+}
+
+func (a *app) pluginRevoke() *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke NAME CAP[=SCOPE]...", Short: "Take a grant back", Args: wants(2, -1, "a plugin and what to revoke"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.changeGrant(cmd.Context(), args[0], func(grants *sandbox.Store, p *plugin.Installed) error {
+				return grants.Revoke(cmd.Context(), p, args[1:]...)
+			})
+		},
+	}
+}
+
+func (a *app) changeGrant(ctx context.Context, name string, f func(*sandbox.Store, *plugin.Installed) error) error {
+	p, err := a.parts.store().Lookup(ctx, plugin.Name(name))
+	if err != nil {
+		return err
+	}
+	grants, err := a.parts.grants()
+	if err != nil {
+		return err
+	}
+	if err := f(grants, p); err != nil {
+		return err
+	}
+	return a.capabilities(p)
+}
+
+// capability is one row of ds plugin info --capabilities.
+type capability struct {
+	Cap      string   `json:"capability"`
+	Scope    []string `json:"scope"`
+	State    string   `json:"state"` // granted, denied, not granted
+	Enforced string   `json:"enforced_by"`
+	Reason   string   `json:"reason"`
+	Optional bool     `json:"optional"`
+}
+
+// capabilities shows every request of p and what became of it.
+func (a *app) capabilities(p *plugin.Installed) error {
+	grants, err := a.parts.grants()
+	if err != nil {
+		return err
+	}
+	g, _, err := grants.Lookup(p)
+	if err != nil {
+		return err
+	}
+	var rows []capability
+	for _, r := range sandbox.Requests(p) {
+		for _, s := range r.Scope {
+			rows = append(rows, capability{
+				Cap: string(r.Cap), Scope: []string{s}, State: stateOf(p, g, r.Cap, s), Enforced: enforcedBy(p, r.Cap), Reason: r.Reason, Optional: r.Optional,
+			})
+		}
+	}
+	if err := a.rows(term.RowsOf([]string{"capability", "scope", "state", "enforced_by", "reason=REASON,wide"}, rows...)); err != nil {
+		return err
+	}
+	if s := enforcement(p); s != "" && a.cfg.String("ui.format") == "table" && a.g.jq == "" {
+		fmt.Fprintln(a.std.out, s)
+	}
+	return nil
+}
+
+func stateOf(p *plugin.Installed, g sandbox.Grant, c hostabi.Capability, scope string) string {
+	for _, d := range g.Denied[c] {
+		if sandbox.Covers(c, p.Name, d, scope) {
+			return "denied"
+		}
+	}
+	for _, s := range g.Granted[c].Scope {
+		if sandbox.Covers(c, p.Name, s, scope) {
+			return "granted"
+		}
+	}
+	return "not granted"
+}
+
+// enforcedBy is what holds a capability for the kinds that are installed; native plugins are not confined by
+// this release.
+func enforcedBy(p *plugin.Installed, c hostabi.Capability) string {
+	native := p.Find(plugin.Native) != nil
+	switch c {
+	case hostabi.FSRead, hostabi.FSWrite, hostabi.NetHTTP:
+		if native && p.Find(plugin.WASM) == nil {
+			return "not enforced (native)"
+		}
+		if native {
+			return "sandbox (wasm only)"
+		}
+		return "sandbox"
+	case hostabi.EnvRead:
+		return "environment built by ds"
+	}
+	return "host services"
+}
+
+// info is ds plugin info.
+type info struct {
+	Name        string         `json:"name"`
+	Version     string         `json:"version"`
+	Description string         `json:"description,omitempty"`
+	Kinds       string         `json:"kinds"`
+	Mode        string         `json:"mode,omitempty"`
+	Source      string         `json:"source"`
+	Index       hostabi.Digest `json:"index,omitempty"`
+	Level       string         `json:"level"`
+	Signer      string         `json:"signer"`
+	License     string         `json:"license,omitempty"`
+	ABI         string         `json:"abi"`
+	Commands    []string       `json:"commands,omitempty"`
+	Caps        int            `json:"caps"`
+	Path        string         `json:"path"`
+	InstalledAt string         `json:"installed_at,omitempty"`
+	Enforcement string         `json:"enforcement"`
+}
+
+func (a *app) pluginInfo() *cobra.Command {
+	var caps, manifest bool
+	c := &cobra.Command{
+		Use: "info NAME", Short: "What a plugin is and what it may do", Args: wants(1, 1, "one plugin"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := a.parts.store().Lookup(cmd.Context(), plugin.Name(args[0]))
+			if err != nil {
+				return err
+			}
+			switch {
+			case caps:
+				return a.capabilities(p)
+			case manifest:
+				b, err := p.Manifest.JSON()
+				if err != nil {
+					return err
+				}
+				return a.term.Rows(a.std.out, a.formatOr("json"), hostabi.Rows{JSON: []string{string(b)}, Single: true, End: true})
+			}
+			return a.rows(term.ObjectOf([]string{
+				"name", "version", "description", "kinds", "mode", "source", "index", "level", "signer", "license", "abi", "commands", "caps", "path", "installed_at",
+				"enforcement",
+			}, infoOf(p)))
+		},
+	}
+	c.Flags().BoolVar(&caps, "capabilities", false, "requests, grants and what enforces them")
+	c.Flags().BoolVar(&manifest, "manifest", false, "the plugin manifest")
+	return c
+}
+
+// formatOr is the user's format, or another default than table.
+func (a *app) formatOr(other string) string {
+	if f := a.cfg.String("ui.format"); f != "table" {
+		return f
+	}
+	return other
+}
+
+func infoOf(p *plugin.Installed) info {
+	i := info{
+		Name: string(p.Name), Version: p.Version, Description: p.Manifest.Description, Kinds: kindsOf(p), Source: p.Repository, Index: p.Index,
+		Level: p.Level, Signer: p.Signer, License: p.Manifest.License, ABI: p.Manifest.ABI, Caps: len(p.Manifest.Capabilities), Enforcement: enforcement(p),
+	}
+	for _, c := range p.Manifest.Commands {
+		if !c.Hidden {
+			i.Commands = append(i.Commands, c.Name)
+		}
+	}
+	if pr := p.Find(plugin.Native); pr != nil {
+		i.Mode = string(pr.Mode)
+	}
+	if len(p.Programs) > 0 {
+		i.Path = p.Programs[0].Path
+	}
+	if !p.InstalledAt.IsZero() {
+		i.InstalledAt = p.InstalledAt.UTC().Format(time.RFC3339)
+	}
+	return i
+}

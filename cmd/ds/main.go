@@ -1,0 +1,29 @@
+// Command ds finds, checks, starts and connects plugins that deliver OCI artifacts. Artifact work itself is
+// done by plugins. The files here hold one built-in command each; wire.go is the only constructor and exit.go
+// the only place that makes exit codes.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+)
+
+// stdio are the streams of one call of ds.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}, os.Environ()))
+}
+
+// run is ds: it runs args and returns the exit code. Everything it starts has ended when it returns.
+func run(ctx context.Context, args []string, std stdio, env []string) int {
+	a := newApp(std, env)
+	ctx, stop := a.notify(ctx)
+	defer stop()
+	err := a.dispatch(ctx, args)
+	return a.finish(err)
+}

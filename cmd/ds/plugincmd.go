@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/atomicfile"
+	"github.com/delivery-station/ds/internal/term"
+	"github.com/delivery-station/ds/plugin"
+	"github.com/delivery-station/ds/plugin/publish"
+	"github.com/delivery-station/ds/plugin/store"
+)
+
+// pluginCommand is ds plugin: the installed set. Nothing below it starts a plugin but exec.
+func (a *app) pluginCommand() *cobra.Command {
+	return group("plugin", "Install, list and manage plugins",
+		a.pluginInstall(), a.pluginList(), a.pluginInfo(), a.pluginRemove(), a.pluginPush(), a.pluginGrant(), a.pluginRevoke(), a.pluginExec())
+}
+
+// listed is one row of ds plugin list.
+type listed struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Kind    string `json:"kind"`
+	Signed  bool   `json:"signed"`
+	Level   string `json:"level"`
+	Caps    int    `json:"caps"`
+	Summary string `json:"summary"`
+	Source  string `json:"source"`
+	Problem string `json:"problem,omitempty"`
+}
+
+func kindsOf(p *plugin.Installed) string {
+	var kinds []string
+	for _, pr := range p.Programs {
+		kinds = append(kinds, string(pr.Kind))
+	}
+	slices.Sort(kinds)
+	return strings.Join(kinds, ",")
+}
+
+func (a *app) pluginList() *cobra.Command {
+	var form string
+	c := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "Installed plugins", Args: wants(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var all []listed
+			for p, err := range a.parts.store().All(cmd.Context()) {
+				l := listed{
+					Name: string(p.Name), Version: p.Version, Kind: kindsOf(p), Level: p.Level,
+					Signed: p.Level != "" && p.Level != store.LevelUnsigned && p.Level != store.LevelLocal, Source: p.Repository,
+				}
+				if p.Manifest != nil {
+					l.Caps, l.Summary = len(p.Manifest.Capabilities), p.Manifest.Description
+				}
+				if err != nil {
+					e := hostabi.AsError(err)
+					l.Problem = fmt.Sprintf("DS%04d %s", e.Number(), e.Msg)
+					l.Summary = "not usable: " + l.Problem
+				}
+				all = append(all, l)
+			}
+			slices.SortStableFunc(all, func(x, y listed) int { return strings.Compare(x.Name, y.Name) })
+			r, err := term.RowsOf([]string{"name", "version", "kind", "signed", "caps", "source=SOURCE,wide", "summary"}, all...)
+			if err != nil {
+				return err
+			}
+			return a.term.Rows(a.std.out, map[string]string{"": "", "table": "table", "simple": "name"}[form], r)
+		},
+	}
+	c.Flags().StringVarP(&form, "format", "f", "", "table or simple, as the original had it")
+	_ = c.Flags().MarkHidden("format") // --format before the command is the one to use
+	return c
+}
+
+func (a *app) pluginRemove() *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use: "remove NAME...", Aliases: []string{"rm", "uninstall", "delete"}, Short: "Remove plugins", Args: wants(1, -1, "plugin names"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.each(args, func(name string) error {
+				r, err := a.parts.store().Remove(cmd.Context(), plugin.Name(name))
+				if force && hostabi.ReasonOf(err) == hostabi.ReasonPluginNotFound {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				version := ""
+				if r != nil {
+					version = " " + r.PluginVersion
+				}
+				fmt.Fprintf(a.std.out, "Removed %s%s\n", name, version)
+				return a.sweep(cmd.Context())
+			})
+		},
+	}
+	c.Flags().BoolVarP(&force, "force", "f", false, "no error for a plugin that is not installed")
+	return c
+}
+
+// sweep collects what no receipt names any more and forgets its compiled code.
+func (a *app) sweep(ctx context.Context) error {
+	gone, err := a.parts.store().Sweep(ctx)
+	for _, d := range gone {
+		if ferr := a.parts.wasm().Forget(d); err == nil {
+			err = ferr
+		}
+	}
+	return err
+}
+
+// each runs f for every item; with several, failures are reported and counted at the end.
+func (a *app) each(items []string, f func(string) error) error {
+	if len(items) == 1 {
+		return f(items[0])
+	}
+	failed := 0
+	for _, it := range items {
+		if err := f(it); err != nil {
+			a.reportText(err)
+			failed++
+		}
+	}
+	if failed > 0 {
+		return &partialError{failed, len(items)}
+	}
+	return nil
+}
+
+func (a *app) pluginExec() *cobra.Command {
+	return &cobra.Command{
+		Use: "exec NAME [ARGS...]", Short: "Run a plugin whose name a built-in command has", DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 || args[0] == "--help" || args[0] == "-h" {
+				return cmd.Help()
+			}
+			return a.runPlugin(cmd.Context(), plugin.Name(args[0]), args[1:], "")
+		},
+	}
+}
+
+func (a *app) pluginPush() *cobra.Command {
+	var unsigned, noLatest, force bool
+	c := &cobra.Command{
+		Use: "push [DIR] [REF]", Short: "Pack a plugin directory and push it: blobs, index by digest, tags last", Args: wants(0, 2, "a directory and a reference"),
+		Example: "  ds plugin push ./hello ghcr.io/acme/hello --unsigned\n  ds plugin push . oci-layout:./plugins/hello --unsigned",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir := a.wd
+			if len(args) > 0 {
+				dir = a.absolute(args[0])
+			}
+			ref := ""
+			if len(args) > 1 {
+				ref = args[1]
+			}
+			return a.push(cmd.Context(), dir, ref, unsigned, noLatest, force)
+		},
+	}
+	c.Flags().BoolVar(&unsigned, "unsigned", false, "push without a signature")
+	c.Flags().BoolVar(&noLatest, "no-latest", false, "do not move the tag latest")
+	c.Flags().BoolVar(&force, "force", false, "move an existing version tag to other content")
+	return c
+}
+
+func (a *app) push(ctx context.Context, dir, ref string, unsigned, noLatest, force bool) error {
+	if !unsigned {
+		return hostabi.Errorf(hostabi.ReasonUnsigned, "plugins cannot be signed by this release of ds").WithFix("ds plugin push --unsigned")
+	}
+	m, err := store.ReadDir(atomicfile.OS(), dir)
+	if err != nil {
+		return err
+	}
+	if m.Generated {
+		return hostabi.Errorf(hostabi.ReasonManifest, "%s: commands are still to be generated", filepath.Join(dir, "plugin.yaml"))
+	}
+	client, err := a.parts.registry()
+	if err != nil {
+		return err
+	}
+	if ref == "" {
+		ref = "oci-layout:" + filepath.Join(a.paths.Data, "registry", string(m.Name))
+	}
+	parsed, err := client.Parse(ref)
+	if err != nil {
+		return err
+	}
+	if parsed.Tag != "" && parsed.Tag != m.Version || parsed.Digest != "" {
+		return hostabi.Errorf(hostabi.ReasonUsage, "%s names another version than plugin.yaml, %s", ref, m.Version)
+	}
+	created := time.Unix(0, 0)
+	if s := a.env("SOURCE_DATE_EPOCH"); s != "" {
+		var sec int64
+		if _, err := fmt.Sscan(s, &sec); err != nil {
+			return hostabi.Errorf(hostabi.ReasonUsage, "SOURCE_DATE_EPOCH is %q, want seconds since 1970", s)
+		}
+		created = time.Unix(sec, 0)
+	}
+	pkg, err := publish.Build(ctx, dir, m, created)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pkg.Close() }() // temporary files
+	tag := strings.ReplaceAll(m.Version, "+", "_")
+	if err := a.checkTag(ctx, parsed.Name()+":"+tag, pkg.Root.Digest, force); err != nil {
+		return err
+	}
+	tags := []string{tag}
+	if !noLatest && !strings.Contains(m.Version, "-") {
+		tags = append(tags, "latest")
+	}
+	if err := pkg.Push(ctx, client, parsed.Name(), tags, a.term.Report); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stderr(), "warning: %s %s is not signed; users need --allow-unsigned\n", m.Name, m.Version)
+	return a.rows(term.ObjectOf([]string{"reference", "digest", "name", "version"}, struct {
+		Reference string         `json:"reference"`
+		Digest    hostabi.Digest `json:"digest"`
+		Name      string         `json:"name"`
+		Version   string         `json:"version"`
+	}{parsed.Name() + ":" + tag, pkg.Root.Digest, string(m.Name), m.Version}))
+}
+
+// checkTag refuses to move a version to other content: versions do not change.
+func (a *app) checkTag(ctx context.Context, ref string, want hostabi.Digest, force bool) error {
+	if force {
+		return nil
+	}
+	client, err := a.parts.registry()
+	if err != nil {
+		return err
+	}
+	have, err := client.Resolve(ctx, ref)
+	switch {
+	case hostabi.ReasonOf(err) == hostabi.ReasonRefNotFound:
+		return nil
+	case err != nil:
+		return err
+	case have.Digest != want:
+		return hostabi.Errorf(hostabi.ReasonPushRefused, "%s is %s already", ref, have.Digest).WithFix("ds plugin push --force")
+	}
+	return nil
+}
+
+// absolute joins the working directory and expands ~/.
+func (a *app) absolute(path string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		return filepath.Join(a.paths.Home, rest)
+	}
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(a.wd, path)
+}
+
+// isDir reports whether ref is written as a directory that exists: ".", "./x", "../x", "/x", "~/x".
+func (a *app) isDir(ref string) bool {
+	if ref != "." && ref != ".." && !strings.HasPrefix(ref, "./") && !strings.HasPrefix(ref, "../") && !strings.HasPrefix(ref, "~/") && !filepath.IsAbs(ref) {
+		return false
+	}
+	info, err := os.Stat(a.absolute(ref))
+	return err == nil && info.IsDir()
+}

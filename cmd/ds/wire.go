@@ -1,0 +1,393 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/delivery-station/ds/cache"
+	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/hostabi/host"
+	"github.com/delivery-station/ds/hostabi/hostv1"
+	"github.com/delivery-station/ds/internal/events"
+	"github.com/delivery-station/ds/internal/state"
+	"github.com/delivery-station/ds/plugin"
+	"github.com/delivery-station/ds/plugin/install"
+	"github.com/delivery-station/ds/plugin/manager"
+	"github.com/delivery-station/ds/plugin/store"
+	"github.com/delivery-station/ds/registry"
+	"github.com/delivery-station/ds/runtime/native"
+	"github.com/delivery-station/ds/runtime/wasm"
+	"github.com/delivery-station/ds/sandbox"
+)
+
+// What one package asks of another that does not import it.
+var (
+	_ manager.Host    = (*host.Registrar)(nil)
+	_ manager.Plugins = (*store.Store)(nil)
+	_ manager.Grants  = (*sandbox.Store)(nil)
+	_ manager.Backend = (*native.Backend)(nil)
+	_ manager.Backend = (*wasm.Backend)(nil)
+	_ manager.Events  = (*events.Bus)(nil)
+	_ host.Plugins    = (*manager.Manager)(nil)
+	_ host.State      = (*state.Store)(nil)
+	_ host.Events     = (*events.Bus)(nil)
+	_ host.Puller     = (*registry.Client)(nil)
+	_ host.Pusher     = (*registry.Client)(nil)
+	_ host.Cache      = (*cache.View)(nil)
+	_ host.CacheAdmin = (*cache.View)(nil)
+	_ install.Checker = (*wasm.Backend)(nil)
+	_ install.Checker = (*native.Backend)(nil)
+)
+
+// parts makes each costly part when it is first asked for: ds version opens nothing, and a plugin that never
+// pulls builds no registry client.
+type parts struct {
+	a *app
+
+	cache     func() (*cache.Store, error)
+	registry  func() (*registry.Client, error)
+	grants    func() (*sandbox.Store, error)
+	manager   func() (*manager.Manager, error)
+	registrar func() *host.Registrar
+	store     func() *store.Store
+	bus       func() *events.Bus
+	state     func() *state.Store
+	wasm      func() *wasm.Backend
+	native    func() *native.Backend
+
+	mu      sync.Mutex
+	closers []func() error
+}
+
+func newParts(a *app) *parts {
+	p := &parts{a: a}
+	p.cache = sync.OnceValues(p.newCache)
+	p.registry = sync.OnceValues(p.newRegistry)
+	p.grants = sync.OnceValues(p.newGrants)
+	p.manager = sync.OnceValues(p.newManager)
+	p.registrar = sync.OnceValue(p.newRegistrar)
+	p.store = sync.OnceValue(p.newStore)
+	p.bus = sync.OnceValue(p.newBus)
+	p.state = sync.OnceValue(p.newState)
+	p.wasm = sync.OnceValue(p.newWASM)
+	p.native = sync.OnceValue(p.newNative)
+	return p
+}
+
+// atClose has f called when ds ends, in reverse order.
+func (p *parts) atClose(f func() error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closers = append(p.closers, f)
+}
+
+// close ends everything that was made.
+func (a *app) close() {
+	if a.parts == nil {
+		return
+	}
+	a.parts.mu.Lock()
+	closers := a.parts.closers
+	a.parts.closers = nil
+	a.parts.mu.Unlock()
+	for i := len(closers) - 1; i >= 0; i-- {
+		if err := closers[i](); err != nil {
+			a.log.Warn("at exit", "err", err)
+		}
+	}
+}
+
+func (p *parts) newCache() (*cache.Store, error) {
+	c := p.a.cfg
+	s, err := cache.Open(context.Background(), cache.Options{
+		Dir: c.String("cache.dir"), MaxSize: c.Int("cache.max_size"), TTL: c.Duration("cache.ttl"), Threshold: c.Float("cache.clean_threshold"),
+		AutoClean: c.Bool("cache.auto_clean"), Durable: c.String("cache.durability") == "fsync", Verify: cache.Verify(c.String("cache.verify")), Log: p.a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.atClose(s.Close)
+	return s, nil
+}
+
+func (p *parts) newRegistry() (*registry.Client, error) {
+	c := p.a.cfg
+	o := registry.Options{
+		DefaultRegistry: c.String("registry.default"), Insecure: c.List("registry.insecure_registries"), Concurrency: int(c.Int("registry.concurrency")),
+		Timeouts: registry.Timeouts{
+			Dial: c.Duration("registry.timeouts.dial"), TLS: c.Duration("registry.timeouts.tls"),
+			Header: c.Duration("registry.timeouts.header"), Idle: c.Duration("registry.timeouts.idle"),
+		},
+		Retry:           registry.Retry{Attempts: int(c.Int("registry.retry.attempts")), MaxWait: c.Duration("registry.retry.max_wait")},
+		CredentialFiles: p.credentialFiles(),
+		Proxy:           registry.Proxy{HTTP: p.proxy("http"), HTTPS: p.proxy("https"), No: p.noProxy()},
+		Offline:         c.Bool("registry.offline"), Home: p.a.paths.Home, Dir: p.a.wd, UserAgent: "ds/" + version,
+		Refs: refs{p.cache},
+	}
+	var hosts []struct {
+		Host        string
+		PlainHTTP   bool   `json:"plain_http"`
+		InsecureTLS bool   `json:"insecure_tls"`
+		CAFile      string `json:"ca_file"`
+		CertFile    string `json:"cert_file"`
+		KeyFile     string `json:"key_file"`
+		Concurrency int
+		Referrers   string
+	}
+	if err := c.Objects("registry.hosts", &hosts); err != nil {
+		return nil, hostabi.Errorf(hostabi.ReasonConfigValue, "registry.hosts: %w", err)
+	}
+	for _, h := range hosts {
+		o.Hosts = append(o.Hosts, registry.Host{
+			Host: h.Host, PlainHTTP: h.PlainHTTP, InsecureTLS: h.InsecureTLS, CAFile: h.CAFile, CertFile: h.CertFile, KeyFile: h.KeyFile,
+			Concurrency: h.Concurrency, Referrers: h.Referrers,
+		})
+	}
+	var creds []struct{ Registry, Username, Password, Token string }
+	if err := c.Objects("auth.credentials", &creds); err != nil {
+		return nil, hostabi.Errorf(hostabi.ReasonConfigValue, "auth.credentials has fields of the wrong type")
+	}
+	for _, cr := range creds {
+		o.Credentials = append(o.Credentials, registry.Credential(cr))
+	}
+	return registry.New(o)
+}
+
+// credentialFiles lists the files of docker's format, in the order of registry.md section 3.
+func (p *parts) credentialFiles() (files []string) {
+	a := p.a
+	add := func(dir string, below ...string) {
+		if dir != "" {
+			files = append(files, filepath.Join(append([]string{dir}, below...)...))
+		}
+	}
+	add(a.paths.Config, "auth.json")
+	add(a.env("REGISTRY_AUTH_FILE"))
+	add(a.cfg.String("auth.docker_config"))
+	add(a.env("XDG_RUNTIME_DIR"), "containers", "auth.json")
+	add(a.paths.Home, ".config", "containers", "auth.json")
+	return files
+}
+
+func (p *parts) proxy(scheme string) string {
+	if v := p.a.cfg.String("proxy." + scheme + "_proxy"); v != "" {
+		return v
+	}
+	if v := p.a.env(strings.ToLower(scheme) + "_proxy"); v != "" {
+		return v
+	}
+	return p.a.env(strings.ToUpper(scheme) + "_PROXY")
+}
+
+func (p *parts) noProxy() string {
+	if l := p.a.cfg.List("proxy.no_proxy"); len(l) > 0 {
+		return strings.Join(l, ",")
+	}
+	if v := p.a.env("no_proxy"); v != "" {
+		return v
+	}
+	return p.a.env("NO_PROXY")
+}
+
+// refs is the tag memory of the cache, opened only when a tag is resolved.
+type refs struct {
+	cache func() (*cache.Store, error)
+}
+
+func (r refs) SetRef(ctx context.Context, name string, d hostabi.Descriptor) error {
+	c, err := r.cache()
+	if err != nil {
+		return err
+	}
+	return c.SetRef(ctx, name, d)
+}
+
+func (r refs) Ref(ctx context.Context, name string) (hostabi.Descriptor, time.Time, error) {
+	c, err := r.cache()
+	if err != nil {
+		return hostabi.Descriptor{}, time.Time{}, err
+	}
+	return c.Ref(ctx, name)
+}
+
+func (p *parts) newStore() *store.Store {
+	c := p.a.cfg
+	return store.New(store.Options{
+		Dir: c.String("plugins.dir"), ExtraDirs: c.List("plugins.extra_dirs"), Full: c.String("sandbox.verify") == "full", DS: version, Log: p.a.log,
+	})
+}
+
+func (p *parts) newGrants() (*sandbox.Store, error) {
+	a := p.a
+	return sandbox.Open(sandbox.StoreOptions{
+		Path: filepath.Join(a.paths.Config, "grants.yaml"), PolicyPath: policyPath(a.env), Home: a.paths.Home,
+		Protected: []string{a.paths.Config, a.paths.Data, a.cfg.String("plugins.dir"), a.cfg.String("cache.dir"), a.cfg.String("state.dir")},
+		Settings:  p.userSetting, Canonical: p.canonical, MemoryDefault: a.cfg.Int("sandbox.memory_default"), MemoryMax: a.cfg.Int("sandbox.memory_max"),
+		TimeMax: int64(a.cfg.Duration("sandbox.time_max")),
+	})
+}
+
+// canonical is the repository of a reference that the user typed, by the one grammar of the registry client.
+func (p *parts) canonical(ref string) (string, error) {
+	c, err := p.registry()
+	if err != nil {
+		return "", err
+	}
+	return c.Canonical(ref)
+}
+
+// userSetting is a value that the user set, never a default: only such a value counts in a scope.
+func (p *parts) userSetting(key string) (string, bool) {
+	v, ok := p.a.cfg.Get("plugins." + key)
+	if !ok {
+		return "", false
+	}
+	s, ok := v.Effective.(string)
+	return s, ok
+}
+
+func (p *parts) newBus() *events.Bus {
+	b := events.New(events.Options{Buffer: int(p.a.cfg.Int("events.buffer"))})
+	p.atClose(func() error {
+		for _, s := range b.Stats() {
+			if s.Dropped > 0 {
+				p.a.log.Warn("events dropped for a slow subscriber", "topics", s.Topics, "dropped", s.Dropped)
+			}
+		}
+		return b.Close()
+	})
+	return b
+}
+
+func (p *parts) newState() *state.Store {
+	return state.Open(state.Options{Dir: p.a.cfg.String("state.dir"), DefaultTTL: p.a.cfg.Duration("state.default_ttl"), Log: p.a.log})
+}
+
+func (p *parts) newWASM() *wasm.Backend {
+	b := wasm.New(wasm.Options{
+		CacheDir: filepath.Join(p.a.cfg.String("cache.dir"), "wasm"), MemoryMax: 2 * p.a.cfg.Int("sandbox.memory_max"), Log: p.a.log,
+	})
+	p.atClose(b.Close)
+	return b
+}
+
+func (p *parts) newNative() *native.Backend {
+	return native.New(native.Options{
+		RunDir: func() (string, error) {
+			c, err := p.cache()
+			if err != nil {
+				return "", err
+			}
+			return c.RunDir()
+		},
+		Wrap: strings.Fields(p.a.env("DS_PLUGIN_WRAP")), Log: p.a.log,
+	})
+}
+
+// newRegistrar registers every service once; a new method touches the schema, its service and the SDK.
+func (p *parts) newRegistrar() *host.Registrar {
+	a := p.a
+	r := host.New(host.Options{
+		Version: version,
+		Cache: func(owner hostabi.PluginName, source string) (host.Cache, error) {
+			c, err := p.cache()
+			if err != nil {
+				return nil, err
+			}
+			return c.View(owner, source), nil
+		},
+		Puller: func() (host.Puller, error) { return p.registry() },
+		Events: p.bus(), Publisher: events.WithPublisher, Log: a.log,
+	})
+	hostv1.RegisterMetaServer(r, host.NewMeta())
+	hostv1.RegisterConfigServer(r, host.NewConfig(a.cfg.HostView()))
+	hostv1.RegisterCacheServer(r, host.NewCache())
+	hostv1.RegisterRegistryServer(r, host.NewRegistry(func() (host.Pusher, error) { return p.registry() }))
+	hostv1.RegisterEventsServer(r, host.NewEvents())
+	hostv1.RegisterStateServer(r, host.NewState(func() (host.State, error) { return p.state(), nil }))
+	hostv1.RegisterHttpServer(r, host.NewHTTP(nil))
+	hostv1.RegisterLogServer(r, host.NewLog())
+	hostv1.RegisterTermServer(r, host.NewTerm(a.term))
+	hostv1.RegisterPluginsServer(r, host.NewPlugins(lazyPlugins{p}))
+	return r
+}
+
+// lazyPlugins closes the circle between registrar and manager without a setter.
+type lazyPlugins struct{ p *parts }
+
+func (l lazyPlugins) Run(ctx context.Context, name plugin.Name, inv *plugin.Invocation) error {
+	m, err := l.p.manager()
+	if err != nil {
+		return err
+	}
+	return m.Run(ctx, name, inv)
+}
+
+func (l lazyPlugins) All(ctx context.Context) hostabi.Seq2[*plugin.Installed] {
+	return l.p.store().All(ctx)
+}
+
+func (p *parts) newManager() (*manager.Manager, error) {
+	a := p.a
+	grants, err := p.grants()
+	if err != nil {
+		return nil, err
+	}
+	return manager.New(manager.Options{
+		Plugins: p.store(), Grants: grants, Host: p.registrar(), Events: p.bus(), Methods: p.methods,
+		Backends: map[plugin.Kind]manager.Backend{plugin.Native: lazyBackend(func() manager.Backend { return p.native() }), plugin.WASM: lazyBackend(func() manager.Backend { return p.wasm() })},
+		Prefer:   p.prefer(), Timeout: a.cfg.Duration("plugins.timeout"), MaxDepth: int(a.cfg.Int("plugins.max_depth")),
+		Denied: a.denied, Log: a.log,
+	}), nil
+}
+
+// methods lists what this host serves as manifests name it: without the leading slash.
+func (p *parts) methods() []string {
+	all := p.registrar().Methods()
+	for i, m := range all {
+		all[i] = strings.TrimPrefix(m, "/")
+	}
+	return all
+}
+
+// prefer is plugins.backend; auto leaves the choice to the manifest.
+func (p *parts) prefer() plugin.Kind {
+	if v := p.a.cfg.String("plugins.backend"); v != "auto" {
+		return plugin.Kind(v)
+	}
+	return ""
+}
+
+// lazyBackend makes its backend at the first run.
+type lazyBackend func() manager.Backend
+
+func (l lazyBackend) Run(ctx context.Context, p *plugin.Installed, b *sandbox.Box, inv *plugin.Invocation, s hostabi.Session) error {
+	return l().Run(ctx, p, b, inv, s)
+}
+
+func (p *parts) newInstaller(consent install.Consent) *install.Installer {
+	return install.New(install.Options{
+		Store: p.store(), Sources: sources{p.registry}, Consent: consent, Methods: p.methods, Prefer: p.prefer(), Progress: p.a.term.Report,
+		Cache: func() (install.Cache, error) { return p.cache() },
+		Checkers: map[plugin.Kind]install.Checker{
+			plugin.WASM:   lazyChecker(func() install.Checker { return p.wasm() }),
+			plugin.Native: lazyChecker(func() install.Checker { return p.native() }),
+		},
+	})
+}
+
+type lazyChecker func() install.Checker
+
+func (l lazyChecker) Check(ctx context.Context, p *plugin.Installed) error { return l().Check(ctx, p) }
+
+// policyPath is the admin's ceiling; no flag or variable moves it.
+func policyPath(env func(string) string) string {
+	if os.PathSeparator == '\\' {
+		return filepath.Join(env("ProgramData"), "ds", "policy.yaml")
+	}
+	return "/etc/ds/policy.yaml"
+}
