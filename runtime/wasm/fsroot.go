@@ -86,8 +86,11 @@ func (f *mountFS) openDir(t target, flag experimentalsys.Oflag) (experimentalsys
 }
 
 func (f *mountFS) openFile(t target, flag experimentalsys.Oflag) (experimentalsys.File, experimentalsys.Errno) {
-	if !t.whole {
+	if !t.whole && flag&experimentalsys.O_CREAT != 0 {
 		return nil, experimentalsys.EACCES
+	}
+	if !t.whole { // what is not granted does not exist, as in Stat and Readdir
+		return nil, experimentalsys.ENOENT
 	}
 	if flag&changeMask != 0 && !t.m.write {
 		return nil, experimentalsys.EROFS

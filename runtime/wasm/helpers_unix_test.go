@@ -20,3 +20,5 @@ func socketpair(t *testing.T) (a, b *os.File) {
 	t.Cleanup(func() { _, _ = a.Close(), b.Close() })
 	return a, b
 }
+
+func mkfifo(name string) error { return unix.Mkfifo(name, 0o600) }

@@ -126,17 +126,22 @@ func stopSignal(sig os.Signal) int {
 // note keeps the first reason.
 func (s *stopper) note(r reason) { s.why.CompareAndSwap(nil, &r) }
 
+// late reports whether the deadline has passed, and notes that.
+func (s *stopper) late() bool {
+	if !errors.Is(s.wait.Err(), context.DeadlineExceeded) {
+		return false
+	}
+	s.note(reason{timeout: true})
+	return true
+}
+
 // check ends the guest's code if its time is over. Host functions call it when they return from a wait: the
 // engine itself looks at loop heads only.
 func (s *stopper) check() {
 	if s.wait.Err() == nil {
 		return
 	}
-	if errors.Is(s.wait.Err(), context.DeadlineExceeded) {
-		s.note(reason{timeout: true})
-		panic(sys.NewExitError(stopCode))
-	}
-	if s.guest.Err() != nil {
+	if s.late() || s.guest.Err() != nil {
 		panic(sys.NewExitError(stopCode))
 	}
 }
