@@ -39,9 +39,7 @@ func (r *run) direct(ctx context.Context) error {
 
 	stopped := r.supervise(ctx, p)
 	std.finish()
-	if err := stop(); err != nil {
-		r.b.o.Log.Debug("host calls ended", "plugin", r.p.Name, "err", err)
-	}
+	r.callsEnded(stop())
 	if stopped != nil {
 		return stopped
 	}
@@ -49,6 +47,16 @@ func (r *run) direct(ctx context.Context) error {
 		return err
 	}
 	return p.result()
+}
+
+// callsEnded notes why host calls ended; one mistake of an author is common enough to be told.
+func (r *run) callsEnded(err error) {
+	if errors.Is(err, frame.ErrPreface) && r.inv.Stderr != nil {
+		_, _ = fmt.Fprintln(r.inv.Stderr, "DS_HOST_FD speaks ds frames; for gRPC set run.native.mode: goplugin")
+	}
+	if err != nil {
+		r.b.o.Log.Debug("host calls ended", "plugin", r.p.Name, "err", err)
+	}
 }
 
 // lines are the two descriptors beside the streams: the socket for host calls, and the lifeline, a pipe on
@@ -91,14 +99,15 @@ func (l *lines) started() {
 	l.child = nil
 }
 
-// serve answers host calls until the function it returns is called, which waits for it.
+// serve answers host calls until the function it returns is called, which waits for it. Calls do not end with
+// ctx: a plugin that was told to stop may still use the host while it does.
 func (l *lines) serve(ctx context.Context, s hostabi.Session) (stop func() error) {
 	if l.host == nil {
 		return func() error { return nil }
 	}
 	conn := l.host
 	l.host = nil // closed by frame.Serve
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- frame.Serve(ctx, conn, s) }()
 	return func() error {
@@ -109,7 +118,10 @@ func (l *lines) serve(ctx context.Context, s hostabi.Session) (stop func() error
 		case <-time.After(lastFrames):
 		}
 		cancel()
-		return <-ended
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
 	}
 }
 

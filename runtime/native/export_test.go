@@ -1,0 +1,31 @@
+package native
+
+import (
+	"bytes"
+	"time"
+)
+
+// SetHandshake shortens the time a goplugin server has to answer.
+func (b *Backend) SetHandshake(d time.Duration) { b.handshake = d }
+
+// The pieces that are tested on their own.
+var (
+	Sweep       = sweep
+	NewSockDir  = newSockDir
+	WithoutUser = withoutUser
+	Short       = short
+)
+
+// Path is where the directory is, Remove removes it.
+func (d *sockDir) Path() string { return d.path }
+func (d *sockDir) Remove()      { d.remove() }
+
+// Mismatch says why a program with these bytes does not run on goos and goarch.
+func Mismatch(b []byte, goos, goarch string) (string, error) {
+	img, err := sniff(bytes.NewReader(b))
+	if err != nil {
+		return "", err
+	}
+	_ = img.loader()
+	return img.mismatch(goos, goarch), nil
+}
