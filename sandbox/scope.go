@@ -193,13 +193,12 @@ func (s *Scope) parseNet(text string) error {
 
 // resolved is the origin that a scope with a setting stands for once the user has set it.
 func (s *Scope) resolved(value string) (origin, error) {
-	text := s.template[0] + value + s.template[1]
-	if s.template[1] == "" && (s.template[0] == "" || s.template[0] == "private:") && !strings.Contains(value, "://") {
-		text = s.template[0] + "https://" + value
+	before, private := strings.CutPrefix(s.template[0], "private:")
+	if before == "" && !strings.Contains(value, "://") {
+		before = "https://"
 	}
-	private := strings.HasPrefix(text, "private:")
-	text = strings.TrimPrefix(text, "private:")
-	if strings.ContainsAny(value, "*") {
+	text := before + value + s.template[1]
+	if strings.Contains(value, "*") {
 		return origin{}, errors.New("it has a wildcard")
 	}
 	u, o, err := canonicalURL(text)
@@ -378,7 +377,7 @@ func promptKinds() []string { return []string{"confirm", "line", "choose", "secr
 // registryHost accepts host[:port] of a registry.
 func registryHost(s string) bool {
 	r, err := parseRepo(s + "/x")
-	return err == nil && !r.all && !r.layout && r.host.depth == literal
+	return err == nil && !strings.Contains(s, "/") && !r.all && !r.layout && r.host.depth == literal
 }
 
 // clip cuts s for a message.
