@@ -79,7 +79,7 @@ func (c consent) refused(p *plugin.Installed, d sandbox.Diff, missing []sandbox.
 		why = "they were not granted"
 	}
 	e := hostabi.Errorf(hostabi.ReasonGrantMissing, "%s %s asks for %s and %s; nothing was installed", p.Name, p.Version, n, why)
-	return e.WithFix("%s %s\n  hint   accept everything it asks for: --grant manifest", c.before, sandbox.Flags(missing))
+	return e.WithFix("%s %s\naccept everything it asks for: --grant manifest", c.before, sandbox.Flags(missing))
 }
 
 // prompt shows what is asked for and grants what the user says.

@@ -99,7 +99,9 @@ func (a *app) reportText(err error) {
 		fmt.Fprintf(a.stderr(), "  cause  %s\n", term.Clean(cause, 500))
 	}
 	if e.Fix != "" {
-		fmt.Fprintf(a.stderr(), "  hint   %s\n", term.Clean(e.Fix, 2000))
+		for line := range strings.SplitSeq(e.Fix, "\n") {
+			fmt.Fprintf(a.stderr(), "  hint   %s\n", term.Clean(line, 4000))
+		}
 	}
 	fmt.Fprintf(a.stderr(), "  more   ds explain DS%04d\n", number)
 }
