@@ -73,6 +73,7 @@ type Host struct {
 	CAFile, CertFile, KeyFile string // CA added to the system's, client certificate
 	Concurrency               int
 	Referrers                 string   // auto (default), api or tag
+	TokenHosts                []string // private hosts that this registry may name as its token server
 	RedirectHosts             []string // private hosts that this registry may redirect to
 }
 

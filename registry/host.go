@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -150,6 +152,8 @@ func (h *host) login(repository string) *login {
 	l := &login{}
 	l.client = &auth.Client{
 		Client: h.client, Cache: auth.NewCache(), ClientID: "ds",
+		// Token servers are judged by the guard, on the address that is dialled and not on one more lookup.
+		BlockedRealmPrefixes: []netip.Prefix{},
 		Credential: func(ctx context.Context, hostport string) (auth.Credential, error) {
 			if hostport != h.name {
 				return auth.EmptyCredential, nil
@@ -211,7 +215,7 @@ func (h *host) rule(q *http.Request) egress.Rule {
 	if strings.EqualFold(name, hostname(h.name)) {
 		return egress.Private
 	}
-	for _, r := range h.opt.RedirectHosts {
+	for _, r := range slices.Concat(h.opt.RedirectHosts, h.opt.TokenHosts) {
 		if strings.EqualFold(name, hostname(r)) {
 			return egress.Private
 		}
