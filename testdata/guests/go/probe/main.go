@@ -1,0 +1,200 @@
+// Command probe is the Go plugin of scripts and of the demo: one source, both kinds. Each command shows one
+// thing that a plugin can do or meets, in words that are the same for both kinds.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/delivery-station/ds/pkg/client"
+)
+
+func main() {
+	// What must reach a plugin untouched is not for the SDK's parser.
+	if len(os.Args) > 1 {
+		if raw, ok := raw[os.Args[1]]; ok {
+			os.Exit(raw(os.Args[2:]))
+		}
+	}
+	client.Main(client.App{Name: "probe", Version: "0.1.0", Summary: "Show what a plugin meets", Commands: []client.Command{
+		{Name: "config", Summary: "print the setting greeting", Run: config},
+		{Name: "state", Summary: "count runs in the state store", Run: state},
+		{Name: "cache", Summary: "put a blob and read it back", Run: cache},
+		{Name: "denied", Summary: "try what was not granted", Run: denied},
+		{Name: "call", Summary: "call another plugin and print what it says", Args: []client.Arg{{Name: "plugin", Required: true}, {Name: "words", Repeat: true}}, Run: call},
+		{Name: "relay", Summary: "listen, have another plugin publish, print its event", Args: []client.Arg{{Name: "plugin", Required: true}, {Name: "words", Repeat: true}}, Run: relay},
+		{Name: "publish", Summary: "publish probe.said", Args: []client.Arg{{Name: "text", Required: true}}, Run: publish},
+		{Name: "rows", Summary: "structured output", Run: rows},
+		{Name: "fail", Summary: "fail with a host error", Run: fail},
+	}})
+}
+
+var raw = map[string]func([]string) int{
+	"args":   func(a []string) int { fmt.Println(strings.Join(os.Args[:1], ""), len(a), fmt.Sprintf("%q", a)); return 0 },
+	"exit":   func(a []string) int { n, _ := strconv.Atoi(a[0]); return n },
+	"env":    env,
+	"isatty": isatty,
+	"cat":    func([]string) int { _, _ = io.Copy(os.Stdout, os.Stdin); return 0 },
+	"line":   line,
+	"flood":  flood,
+	"stderr": func(a []string) int { fmt.Fprintln(os.Stderr, strings.Join(a, " ")); return 0 },
+	"panic":  func([]string) int { panic("probe panics") },
+	"hang":   func([]string) int { fmt.Println("hanging"); select {} },
+	"sleep":  func(a []string) int { d, _ := time.ParseDuration(a[0]); <-time.After(d); return 0 },
+}
+
+// env prints the names of the environment that are not part of every run.
+func env(names []string) int {
+	if len(names) == 0 {
+		for _, kv := range os.Environ() {
+			fmt.Println(kv)
+		}
+		return 0
+	}
+	for _, n := range names {
+		fmt.Printf("%s=%s\n", n, os.Getenv(n))
+	}
+	return 0
+}
+
+func isatty([]string) int {
+	for i, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		info, err := f.Stat()
+		fmt.Println(i, err == nil && info.Mode()&os.ModeCharDevice != 0)
+	}
+	return 0
+}
+
+// line reads one line and leaves the rest for who comes next.
+func line([]string) int {
+	var b [1]byte
+	var s strings.Builder
+	for {
+		n, err := os.Stdin.Read(b[:])
+		if n == 1 && b[0] != '\n' {
+			s.WriteByte(b[0])
+			continue
+		}
+		if n == 1 || err != nil {
+			fmt.Println("line:", s.String())
+			return 0
+		}
+	}
+}
+
+// flood writes N bytes, byte i is i % 251.
+func flood(a []string) int {
+	n, err := strconv.Atoi(a[0])
+	if err != nil {
+		return 2
+	}
+	w := bufio.NewWriterSize(os.Stdout, 64<<10)
+	for i := range n {
+		if w.WriteByte(byte(i%251)) != nil {
+			return 1
+		}
+	}
+	if w.Flush() != nil {
+		return 1
+	}
+	return 0
+}
+
+func config(ctx context.Context, in *client.Invocation) error {
+	var s struct{ Greeting string }
+	if err := in.Config(ctx, &s); err != nil {
+		return err
+	}
+	fmt.Fprintln(in.Stdout, "greeting:", s.Greeting)
+	return nil
+}
+
+func state(ctx context.Context, in *client.Invocation) error {
+	n, rev, err := client.GetJSON[int](ctx, in.Client, "runs")
+	if err != nil && !errors.Is(err, client.ErrNotFound) {
+		return err
+	}
+	if _, err := client.SetJSON(ctx, in.Client, "runs", n+1, client.IfRevision(rev)); err != nil {
+		return err
+	}
+	fmt.Fprintln(in.Stdout, "runs:", n+1)
+	return nil
+}
+
+func cache(ctx context.Context, in *client.Invocation) error {
+	info, err := in.Cache().Put(ctx, strings.NewReader("left by a probe\n"))
+	if err != nil {
+		return err
+	}
+	b, err := in.Cache().Open(ctx, info.Digest)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	text, err := io.ReadAll(b)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(in.Stdout, "%s %d %q\n", info.Digest, info.Size, text)
+	return nil
+}
+
+func denied(ctx context.Context, in *client.Invocation) error {
+	_, err := in.Resolve(ctx, "ghcr.io/acme/secret:1")
+	fmt.Fprintln(in.Stdout, "denied:", errors.Is(err, client.ErrDenied))
+	return err
+}
+
+func call(ctx context.Context, in *client.Invocation) error {
+	r, err := in.CallPlugin(ctx, in.Args[0], in.Args[1:])
+	if r != nil {
+		fmt.Fprintf(in.Stdout, "exit %d: %s", r.ExitCode, r.Stdout)
+	}
+	if _, ended := errors.AsType[*client.ExitError](err); ended {
+		return nil
+	}
+	return err
+}
+
+func relay(ctx context.Context, in *client.Invocation) error {
+	sub, err := in.Subscribe(ctx, in.Args[0]+".**")
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	if _, err := in.CallPlugin(ctx, in.Args[0], in.Args[1:]); err != nil {
+		return err
+	}
+	e, err := sub.Next(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(in.Stdout, "%s from %s: %s\n", e.Topic, e.Source, e.Data)
+	return nil
+}
+
+func publish(ctx context.Context, in *client.Invocation) error {
+	return in.Publish(ctx, "probe.said", in.Args[0])
+}
+
+type row struct {
+	Name string `json:"name" ds:"NAME"`
+	Size int    `json:"size" ds:"SIZE"`
+	Note string `json:"note" ds:"NOTE,wide"`
+}
+
+func rows(_ context.Context, in *client.Invocation) error {
+	return in.Rows([]row{{"one", 1, "first"}, {"two", 22, "second"}})
+}
+
+func fail(ctx context.Context, in *client.Invocation) error {
+	_, err := in.GetState(ctx, "no-such-key")
+	return err
+}
