@@ -154,7 +154,7 @@ func (s *Store) Close() error {
 	}
 	if s.o.AutoClean && !s.network && r.wrote.Load() && s.due() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
-		if err := s.gc(ctx, gcOptions{}); err != nil && !errors.Is(err, atomicfile.ErrLocked) && ctx.Err() == nil {
+		if err := s.gc(ctx, gcOptions{last: true}); err != nil && !errors.Is(err, atomicfile.ErrLocked) && ctx.Err() == nil {
 			s.log.Warn("cache was not cleaned", "error", err)
 		}
 		cancel()

@@ -24,6 +24,7 @@ const (
 // gcOptions say what one gc evicts beside what is expired. The zero value is the policy of the Store.
 type gcOptions struct {
 	wait  bool  // for another gc
+	last  bool  // this process ends: its own log may go
 	need  int64 // bytes to free even below MaxSize: the disk is full
 	evict *hostabi.EvictOptions
 	told  func(hostabi.BlobInfo)
@@ -145,6 +146,7 @@ func (c *collector) finish() error {
 	for _, d := range c.dead {
 		merged = merged || d.wrote
 	}
+	merged = merged || c.o.last
 	if _, err := s.fs.Lstat(s.snapshotFile()); err != nil {
 		merged = true
 	}
@@ -152,6 +154,11 @@ func (c *collector) finish() error {
 	if merged {
 		if err = s.saveSnapshot(c.x); err == nil {
 			err = s.writeIndex(c.x)
+		}
+	}
+	if c.o.last && err == nil {
+		if r, rerr := s.theRun(); rerr == nil {
+			r.wrote.Store(false)
 		}
 	}
 	for _, d := range c.dead {

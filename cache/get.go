@@ -365,6 +365,12 @@ func (s *Store) quarantine(d hostabi.Digest, bad fs.FileInfo, file, what string)
 	if err != nil || !os.SameFile(named, bad) {
 		return
 	}
+	var size int64 // as it was put, for the sums
+	if b, err := atomicfile.ReadFile(s.fs, s.meta(d), maxMeta); err == nil {
+		if m, _, err := parseMeta(b); err == nil {
+			size = m.Size
+		}
+	}
 	now := s.now()
 	to := filepath.Join(s.quarantined(), fmt.Sprintf("%s-%d", d.Hex(), now.UnixMilli()))
 	if err := s.inDir(s.quarantined(), func() error { return s.fs.Rename(s.entry(d), to) }); err != nil {
@@ -372,7 +378,7 @@ func (s *Store) quarantine(d hostabi.Digest, bad fs.FileInfo, file, what string)
 		return
 	}
 	s.log.Warn("DS2103: cached blob is damaged and counts as a miss", "digest", d, "what", file+" "+what, "quarantine", to)
-	s.logged(&record{kind: recordDelete, digest: sumOf(d), time: now.UnixNano()})
+	s.logged(&record{kind: recordDelete, digest: sumOf(d), size: size, time: now.UnixNano()})
 	s.publish("cache.corrupt", map[string]any{"digest": d})
 }
 

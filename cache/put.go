@@ -159,7 +159,8 @@ func (w *writer) Commit(ctx context.Context) (hostabi.BlobInfo, error) {
 	}
 	if w.err == nil && ctx.Err() != nil {
 		w.err = ctxError(ctx)
-		return hostabi.BlobInfo{}, errors.Join(w.err, w.Abort())
+		_ = w.Abort() // keeps the prefix if it can
+		return hostabi.BlobInfo{}, w.err
 	}
 	info, err := w.commit(ctx)
 	if err != nil {
@@ -195,7 +196,10 @@ func (w *writer) commit(ctx context.Context) (hostabi.BlobInfo, error) {
 	}
 	if !published {
 		w.s.addSource(ctx, got, w.view.repository(), w.unlock != nil)
-		return w.s.describe(got)
+		if info, err := w.s.describe(got); err == nil {
+			return info, nil
+		}
+		return meta.info(head{}), nil // evicted just now, like a blob that was committed before
 	}
 	now := w.s.now()
 	h := head{expires: w.expires(now)}

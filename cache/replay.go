@@ -34,11 +34,14 @@ func (s *Store) newLogs(since int64) *logs {
 // read takes in what was appended since the last call.
 func (l *logs) read() {
 	for _, dir := range l.s.runDirs() {
-		f, err := l.s.fs.Open(filepath.Join(dir, "log"), os.O_RDONLY, 0)
+		name, at := filepath.Join(dir, "log"), l.at[dir]
+		if fi, err := l.s.fs.Lstat(name); err != nil || fi.Size()-at < recordLen {
+			continue // ended meanwhile, or nothing new
+		}
+		f, err := l.s.fs.Open(name, os.O_RDONLY, 0)
 		if err != nil {
 			continue // ended meanwhile
 		}
-		at := l.at[dir]
 		b, _ := io.ReadAll(io.NewSectionReader(f, at, math.MaxInt64-at)) // a failing read loses accuracy only
 		_ = f.Close()                                                    // read only
 		l.at[dir] = at + readRecords(b, func(r *record) { l.take(dir, r) })

@@ -40,7 +40,11 @@ func (s *Store) theRun() (*run, error) {
 	}
 	var r *run
 	err := s.inDir(s.runs(), func() (err error) {
-		r, err = startRun(s.fs, s.runs())
+		for range 3 { // gc may take a log that is not locked yet for a dead one
+			if r, err = startRun(s.fs, s.runs()); !errors.Is(err, atomicfile.ErrLocked) {
+				break
+			}
+		}
 		return err
 	})
 	if err != nil {

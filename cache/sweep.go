@@ -52,7 +52,7 @@ func (c *collector) prefixes() {
 		if !d.Valid() {
 			continue
 		}
-		if !lock && !c.older(filepath.Join(s.flight(d), "blob"), keepPrefix) && !c.older(s.flight(d), keepPrefix) {
+		if !lock && !c.abandoned(d) {
 			continue
 		}
 		if _, err := s.fs.Lstat(s.flight(d)); lock && err == nil {
@@ -68,6 +68,15 @@ func (c *collector) prefixes() {
 		_ = s.fs.Remove(s.flightLock(d))
 		_ = unlock()
 	}
+}
+
+// abandoned reports whether nothing was added to a staged prefix for a week.
+func (c *collector) abandoned(d hostabi.Digest) bool {
+	name := filepath.Join(c.s.flight(d), "blob")
+	if _, err := c.s.fs.Lstat(name); err != nil {
+		name = c.s.flight(d)
+	}
+	return c.older(name, keepPrefix)
 }
 
 func (c *collector) quarantine() {

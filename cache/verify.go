@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/atomicfile"
@@ -33,50 +34,49 @@ func (s *Store) Verify(ctx context.Context, ds []hostabi.Digest, repair bool) ho
 			}
 		}
 		stop, cancel := context.WithCancel(ctx)
-		work, verdicts := make(chan hostabi.Digest), make(chan hostabi.Verdict)
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		defer cancel()
-		for range min(runtime.GOMAXPROCS(0), len(ds)) {
-			wg.Go(func() {
-				for d := range work {
-					if v, ok := s.verdict(stop, d, asked, repair); ok {
-						select {
-						case verdicts <- v:
-						case <-stop.Done():
-						}
-					}
-				}
-			})
+		verdicts := s.verdicts(stop, ds, asked, repair)
+		more := true
+		for v := range verdicts { // to the end in any case: then all readers are gone
+			if more && !yield(v, nil) {
+				more = false
+				cancel()
+			}
 		}
-		var feeder sync.WaitGroup
-		feeder.Go(func() {
-			defer close(work)
-			for _, d := range ds {
-				select {
-				case work <- d:
-				case <-stop.Done():
+		cancel()
+		if more && ctx.Err() != nil {
+			yield(hostabi.Verdict{}, ctxError(ctx))
+		}
+	}
+}
+
+// verdicts hashes ds with a reader per processor until ctx ends. The channel closes when all readers are done.
+func (s *Store) verdicts(ctx context.Context, ds []hostabi.Digest, asked, repair bool) <-chan hostabi.Verdict {
+	out := make(chan hostabi.Verdict)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(ds)) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(ds) {
 					return
+				}
+				v, ok := s.verdict(ctx, ds[i], asked, repair)
+				if !ok {
+					continue
+				}
+				select {
+				case out <- v:
+				case <-ctx.Done():
 				}
 			}
 		})
-		wg.Go(func() { feeder.Wait() })
-		done := make(chan struct{})
-		go func() { wg.Wait(); close(done) }()
-		for {
-			select {
-			case v := <-verdicts:
-				if !yield(v, nil) {
-					return
-				}
-			case <-done:
-				if ctx.Err() != nil {
-					yield(hostabi.Verdict{}, ctxError(ctx))
-				}
-				return
-			}
-		}
 	}
+	go func() {
+		wg.Wait()
+		close(out)
+	}()
+	return out
 }
 
 // verdict hashes one blob; ok is false if there is nothing to say.

@@ -34,9 +34,9 @@ func (s *Store) View(owner hostabi.PluginName, source string) *View {
 	}
 }
 
-// SetQuota bounds what the owner may keep in the cache, in bytes; 0 = no limit. It must be called before the
-// first Create.
-func (v *View) SetQuota(bytes int64) { v.quota = bytes }
+// Limit bounds what the owner may have in the cache together, in bytes; 0 = no limit. It must be called
+// before the first Create.
+func (v *View) Limit(bytes int64) { v.quota = bytes }
 
 // Close ends the leases of the view. It is idempotent.
 func (v *View) Close() error {
