@@ -54,7 +54,7 @@ func (a *app) runPlugin(ctx context.Context, name plugin.Name, args []string, ki
 	}
 	inv := &plugin.Invocation{
 		Args: args, Kind: kind, Stdin: a.std.in, Stdout: a.std.out, Stderr: a.std.err, Dir: a.wd, Env: a.environ,
-		Terminal: a.term.Facts(), NoInput: !a.term.Facts().Prompts, Offline: a.cfg.Bool("registry.offline"),
+		Terminal: a.terminal(), NoInput: !a.term.Facts().Prompts, Offline: a.cfg.Bool("registry.offline"),
 		LogLevel: a.cfg.String("logging.level"), Signals: a.signals,
 	}
 	if a.g.timeout != "" {
@@ -71,6 +71,18 @@ func (a *app) runPlugin(ctx context.Context, name plugin.Name, args []string, ki
 		}
 	}
 	return err
+}
+
+// terminal is what plugins are told of the terminal. It names a format only if the user chose one: some
+// plugins have another default than a table.
+func (a *app) terminal() hostabi.Terminal {
+	t := a.term.Facts()
+	if a.g.jq != "" {
+		t.Format = "json"
+	} else if v, ok := a.cfg.Get("ui.format"); ok && v.Origin.Layer == config.Default {
+		t.Format = ""
+	}
+	return t
 }
 
 // unknown is the error for a word that is no command: what it may have meant, and how to install it.
