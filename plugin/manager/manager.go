@@ -113,10 +113,11 @@ func (r *run) find(ctx context.Context) error {
 }
 
 // choose picks the kind: what the invocation wants, what the user configured, what the manifest prefers,
-// what there is (install-trust.md section 6). A kind that is not held is never fetched at run.
+// what there is (install-trust.md section 6). A kind that is not held is never fetched at run. The user's
+// choice binds for the plugin that was named; a called one runs as what there is.
 func (r *run) choose() (plugin.Kind, error) {
 	want := r.inv.Backend
-	if want == "" {
+	if want == "" && (r.inv.Caller == "" || r.p.Find(r.m.o.Prefer) != nil) {
 		want = r.m.o.Prefer
 	}
 	if want != "" {
