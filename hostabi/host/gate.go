@@ -2,11 +2,9 @@ package host
 
 import (
 	"context"
-	"slices"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/hostabi/hostv1"
-	"github.com/delivery-station/ds/plugin"
 )
 
 // rule decides whether the call may go on, from the decoded request. It asks the Box with canonical
@@ -85,19 +83,9 @@ func some(cp hostabi.Capability, resource string) rule {
 	}
 }
 
-// duringCompletion are the rights that a plugin does not have while it completes words (host-abi.md section 9).
-var duringCompletion = []hostabi.Capability{
-	hostabi.FSWrite, hostabi.CacheWrite, hostabi.RegistryPush, hostabi.StateWrite, hostabi.EventsPublish,
-	hostabi.PluginsCall, hostabi.TermPrompt,
-}
-
 // need asks the Box, and tells log and bus when it refuses.
 func (c *call) need(cp hostabi.Capability, resource string) error {
 	s := c.s
-	if s.inv.Kind == plugin.KindComplete && slices.Contains(duringCompletion, cp) {
-		return hostabi.Errorf(hostabi.ReasonCompletion, "%s: not allowed while completing", cp).
-			WithMeta("capability", string(cp)).WithMeta("resource", resource).WithMeta("plugin", string(s.p.Name))
-	}
 	err := s.box.Check(cp, resource)
 	if err == nil {
 		return nil
@@ -112,7 +100,7 @@ func (c *call) need(cp hostabi.Capability, resource string) error {
 
 // allows asks the Box about one item of a listing.
 func (s *Session) allows(cp hostabi.Capability, resource string) bool {
-	return s.box.Check(cp, resource) == nil
+	return s.box.Allowed(cp, resource)
 }
 
 // hostEvent publishes a host event if somebody listens. A bus that refuses it is not the caller's problem.

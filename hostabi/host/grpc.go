@@ -65,12 +65,12 @@ func (s *Session) grpcStream(impl any, ss grpc.ServerStream, name string, next g
 	}
 	c := &call{Context: ss.Context(), s: s, m: m}
 	defer c.end()
-	if err := s.enter(true); err != nil {
+	if err := s.enterStream(c); err != nil {
 		s.observe(c, name, s.begin(), err)
 		return grpcError(s.asError(name, err))
 	}
-	defer s.freeStream()
-	defer s.leave(true)
+	defer s.free(c)
+	defer s.leaveStream()
 	if err := s.r.interceptStream(impl, ss, c, next); err != nil {
 		return grpcError(s.asError(name, err))
 	}

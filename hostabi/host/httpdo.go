@@ -131,7 +131,7 @@ func (h *httpService) Do(stream httpStream) error {
 	}
 	c := callOf(ctx)
 	resp, err := h.owner.Do(req, redirects, func(u *url.URL) (bool, error) {
-		return false, c.need(hostabi.NetHTTP, origin(u))
+		return !s.box.Wildcard(hostabi.NetHTTP, origin(u)), c.need(hostabi.NetHTTP, origin(u))
 	})
 	if err != nil {
 		return err

@@ -25,10 +25,10 @@ func (r *Registrar) intercept(ctx context.Context, req any, _ *grpc.UnaryServerI
 		}
 		c.s.observe(ctx, c.m.name, begin, err)
 	}()
-	if err := c.s.enter(false); err != nil {
+	if err := c.s.enter(); err != nil {
 		return nil, err
 	}
-	defer c.s.leave(false)
+	defer c.s.leave()
 	if err := c.gate(req); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"io"
+	"maps"
 	"sync"
 	"time"
 
@@ -24,13 +25,13 @@ type Session struct {
 
 	mu       sync.Mutex
 	closed   bool
-	calls    int           // unary calls in flight
-	streams  int           // open streams
-	running  int           // handlers in progress
-	children int           // plugin calls in progress
-	patterns int           // subscription patterns in use
-	idle     chan struct{} // closed when closed and running is 0
-	done     chan struct{} // closed when Close has finished
+	calls    int                // unary calls in flight
+	streams  map[*call]struct{} // open streams
+	running  int                // handlers in progress
+	children int                // plugin calls in progress
+	patterns int                // subscription patterns in use
+	idle     chan struct{}      // closed when closed and running is 0
+	done     chan struct{}      // closed when Close has finished
 
 	runDir   string // of a native run, set by its backend
 	confined bool
@@ -56,7 +57,10 @@ func newSession(r *Registrar, p *plugin.Installed, box *sandbox.Box, inv *plugin
 		plain := cancel
 		cancel = func(cause error) { plain(cause); stop() }
 	}
-	s := &Session{r: r, p: p, box: box, inv: inv, ctx: ctx, cancel: cancel, idle: make(chan struct{}), done: make(chan struct{})}
+	s := &Session{
+		r: r, p: p, box: box, inv: inv, ctx: ctx, cancel: cancel,
+		streams: make(map[*call]struct{}), idle: make(chan struct{}), done: make(chan struct{}),
+	}
 	s.blobs.init(inv.Blobs)
 	return s
 }
@@ -159,45 +163,78 @@ func (s *Session) Close() error {
 	return err
 }
 
-// enter admits one handler and counts it against the limit of its kind; leave undoes it.
-func (s *Session) enter(stream bool) error {
+// maxRunning bounds handlers that are still ending after their callers have gone.
+const maxRunning = 4 * (hostabi.MaxStreams + hostabi.MaxCalls)
+
+// enter admits a unary call; leave undoes it.
+func (s *Session) enter() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return errClosed
+	if err := s.admit(); err != nil {
+		return err
 	}
-	if stream {
-		if s.streams >= hostabi.MaxStreams {
-			return hostabi.Errorf(hostabi.ReasonTooMany, "%d streams are open, no more at once", hostabi.MaxStreams)
-		}
-		s.streams++
-	} else {
-		if s.calls >= hostabi.MaxCalls {
-			return hostabi.Errorf(hostabi.ReasonTooMany, "%d calls are in flight, no more at once", hostabi.MaxCalls)
-		}
-		s.calls++
+	if s.calls >= hostabi.MaxCalls {
+		return hostabi.Errorf(hostabi.ReasonTooMany, "%d calls are in flight, no more at once", hostabi.MaxCalls)
 	}
+	s.calls++
 	s.running++
 	return nil
 }
 
-func (s *Session) leave(stream bool) {
+func (s *Session) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !stream {
-		s.calls--
+	s.calls--
+	s.ended()
+}
+
+// enterStream admits a stream. leaveStream is called when its handler has returned; the stream counts until
+// free, or until its caller has gone, even while the handler is still ending.
+func (s *Session) enterStream(c *call) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.admit(); err != nil {
+		return err
 	}
+	if len(s.streams) >= hostabi.MaxStreams {
+		maps.DeleteFunc(s.streams, func(c *call, _ struct{}) bool { return c.Context.Err() != nil })
+	}
+	if len(s.streams) >= hostabi.MaxStreams {
+		return hostabi.Errorf(hostabi.ReasonTooMany, "%d streams are open, no more at once", hostabi.MaxStreams)
+	}
+	s.streams[c] = struct{}{}
+	s.running++
+	return nil
+}
+
+func (s *Session) leaveStream() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended()
+}
+
+func (s *Session) free(c *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, c)
+}
+
+// admit and ended want s.mu held.
+func (s *Session) admit() error {
+	if s.closed {
+		return errClosed
+	}
+	if s.running >= maxRunning {
+		return hostabi.Errorf(hostabi.ReasonTooMany, "%d calls have not ended yet, no more at once", maxRunning)
+	}
+	return nil
+}
+
+func (s *Session) ended() {
 	s.running--
 	if s.closed && s.running == 0 {
 		close(s.idle)
 	}
-}
-
-// freeStream gives back the place of a stream that has ended and whose answers were taken.
-func (s *Session) freeStream() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.streams--
 }
 
 func (s *Session) begin() time.Time {

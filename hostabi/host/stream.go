@@ -16,16 +16,19 @@ import (
 func (s *Session) Stream(ctx context.Context, name string, enc hostabi.Encoding) (hostabi.Stream, error) {
 	begin := s.begin()
 	m, err := s.r.lookup(name)
-	if err == nil {
-		err = s.enter(true)
-	}
 	if err != nil {
 		s.observe(ctx, name, begin, err)
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	c := &call{Context: ctx, s: s, m: m}
+	if err := s.enterStream(c); err != nil {
+		cancel()
+		s.observe(ctx, name, begin, err)
+		return nil, err
+	}
 	st := &stream{
-		c: &call{Context: ctx, s: s, m: m}, cancel: cancel, enc: enc,
+		c: c, cancel: cancel, enc: enc,
 		in: make(chan []byte, hostabi.MaxQueued), half: make(chan struct{}),
 		out: make(chan []byte, hostabi.MaxQueued), done: make(chan struct{}),
 	}
@@ -47,16 +50,13 @@ type stream struct {
 	done    chan struct{} // closed when the handler has returned
 	err     error         // its result, valid after done
 
-	mu      sync.Mutex
-	ended   bool // the handler has returned
-	dropped bool // the carrier has the result or does not want it
 }
 
 var _ hostabi.Stream = (*stream)(nil)
 
 func (st *stream) run(m *method) {
 	s := st.c.s
-	defer s.leave(true)
+	defer s.leaveStream()
 	if m.stream != nil {
 		st.err = s.r.interceptStream(m.impl, &serverStream{st}, st.c, m.stream.Handler)
 	} else {
@@ -64,7 +64,6 @@ func (st *stream) run(m *method) {
 	}
 	st.c.end()
 	close(st.done)
-	st.settle(&st.ended)
 }
 
 // unary serves a unary method to a carrier that only has streams.
@@ -122,7 +121,7 @@ func (st *stream) Recv() ([]byte, error) {
 		return b, nil
 	default:
 	}
-	st.settle(&st.dropped)
+	st.drop()
 	if st.err != nil {
 		return nil, st.err
 	}
@@ -131,22 +130,14 @@ func (st *stream) Recv() ([]byte, error) {
 
 // Close implements hostabi.Stream. It does not wait for the handler; the session does.
 func (st *stream) Close() error {
-	st.cancel()
-	st.settle(&st.dropped)
+	st.drop()
 	return nil
 }
 
-// settle sets one of the two flags; when both are set the stream no longer counts.
-func (st *stream) settle(flag *bool) {
-	st.mu.Lock()
-	before := st.ended && st.dropped
-	*flag = true
-	free := !before && st.ended && st.dropped
-	st.mu.Unlock()
-	if free {
-		st.cancel()
-		st.c.s.freeStream()
-	}
+// drop ends the carrier's interest: it has the result or does not want it.
+func (st *stream) drop() {
+	st.cancel()
+	st.c.s.free(st.c)
 }
 
 // next is the next message of the guest, io.EOF after its last.
