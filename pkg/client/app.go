@@ -294,9 +294,9 @@ func (r *run) exit(ctx context.Context, err error) int {
 		return e.Code
 	}
 	e, host := errors.AsType[*Error](err)
-	if s, ok := errors.AsType[signalled](context.Cause(ctx)); ok {
+	if s, ok := errors.AsType[signalError](context.Cause(ctx)); ok {
 		if errors.Is(err, context.Canceled) || host && e.Code == hostabi.Cancelled {
-			return 128 + s.number
+			return 128 + s.Signal()
 		}
 	}
 	r.print(err)
@@ -325,7 +325,8 @@ func (r *run) print(err error) {
 	fmt.Fprintf(r.std.Err, "  more   ds explain DS%04d%s\n", n, trace)
 }
 
-// signalled is the cause of a context that a signal has cancelled.
-type signalled struct{ number int }
-
-func (s signalled) Error() string { return "signal " + strconv.Itoa(s.number) }
+// signalError is the cause of a context that a signal has cancelled, whoever carried the signal.
+type signalError interface {
+	error
+	Signal() int
+}

@@ -17,6 +17,14 @@ const (
 	orphanExit = 129
 )
 
+// signalled is the cause of a context that a signal of this process has cancelled.
+type signalled int
+
+func (s signalled) Error() string { return "signal " + strconv.Itoa(int(s)) }
+
+// Signal is the number.
+func (s signalled) Signal() int { return int(s) }
+
 // watch makes the context of Main: it ends with a signal or with ds.
 func watch(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -34,7 +42,7 @@ func watch(ctx context.Context) (context.Context, func()) {
 		s, ok := (<-sigs).(syscall.Signal)
 		signal.Stop(sigs) // the next one kills
 		if ok {
-			cancel(signalled{int(s)})
+			cancel(signalled(s))
 		}
 	}()
 	return ctx, func() { signal.Stop(sigs) }
@@ -43,7 +51,7 @@ func watch(ctx context.Context) (context.Context, func()) {
 // lifeline reads the pipe that nobody writes to: its end means that ds is gone.
 func lifeline(fd uintptr, cancel context.CancelCauseFunc) {
 	waitEOF(fd)
-	cancel(signalled{orphanExit - 128})
+	cancel(signalled(orphanExit - 128))
 	timer := time.NewTimer(orphanTime)
 	<-timer.C
 	os.Exit(orphanExit)

@@ -1,0 +1,5 @@
+package goplugin_test
+
+import "syscall"
+
+const term = syscall.SIGTERM
