@@ -433,3 +433,19 @@ func TestKeyDependsOnTheModule(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestProbeIsCurrent: the committed module was built from the committed source.
+func TestProbeIsCurrent(t *testing.T) {
+	t.Parallel()
+	src, err := os.ReadFile("testdata/probe.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sums, err := os.ReadFile("testdata/sources.sha256")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := hostabi.DigestOf(src).Hex() + "  probe.c\n"; string(sums) != want {
+		t.Errorf("probe.c has changed; build it anew as its first comment says: %s", sums)
+	}
+}

@@ -542,6 +542,74 @@ func TestUnion(t *testing.T) {
 	}
 }
 
+// TestDenied: what lies below a mount but is kept from the guest cannot be reached under any name.
+func TestDenied(t *testing.T) {
+	t.Parallel()
+	files := []string{
+		"f", "d/g", ".config/ds/grants.yaml", ".config/other", "keys/a.pem", "keys/a.txt", "link -> .config/ds", "linkfile -> .config/ds/grants.yaml",
+		"deep/up -> ../.config", "chain -> deep/up", "fine -> d", "finefile -> d/g", "self -> self", "out -> ../secret", "abs -> $BASE/in/d",
+	}
+	w := newWorld(t, files, func(base string) fakeBox {
+		return fakeBox{mounts: []sandbox.Mount{{Host: base + "/in", Guest: "/cwd", Write: true, Follow: true, Deny: []string{".config/ds/**", "**/*.pem"}}}}
+	})
+	m := w.by["/cwd"]
+	for name, want := range map[string]experimentalsys.Errno{
+		"f": 0, "d/g": 0, ".config/other": 0, "keys/a.txt": 0, "fine/g": 0, "finefile": 0, "chain/other": 0, "deep/up/other": 0,
+		".config/ds/grants.yaml": experimentalsys.ENOENT, "keys/a.pem": experimentalsys.ENOENT,
+		"link/grants.yaml": experimentalsys.EACCES, "linkfile": experimentalsys.EACCES, "chain/ds/grants.yaml": experimentalsys.EACCES,
+		"deep/up/ds/grants.yaml": experimentalsys.EACCES, "self": experimentalsys.ELOOP, "out/key": experimentalsys.EACCES, "abs/g": experimentalsys.EACCES,
+	} {
+		if e := open(m, name, rdonly); e != want {
+			t.Errorf("open %s: %v, want %v", name, e, want)
+		}
+		if _, e := m.Stat(name); e != want {
+			t.Errorf("stat %s: %v, want %v", name, e, want)
+		}
+	}
+	if got := w.list(m, ".config"); !slices.Equal(got, []string{"other"}) {
+		t.Errorf("ls .config: %q", got)
+	}
+	if got := w.list(m, "chain"); !slices.Equal(got, []string{"other"}) {
+		t.Errorf("ls chain: %q", got)
+	}
+	if got := w.list(m, "keys"); !slices.Equal(got, []string{"a.txt"}) {
+		t.Errorf("ls keys: %q", got)
+	}
+	for what, e := range map[string]experimentalsys.Errno{
+		"directory around it": m.Rename(".config", "x"), "onto it": m.Rename("f", ".config/ds/grants.yaml"), "to a denied name": m.Rename("f", "x.pem"),
+		"create": open(m, "b.pem", wronly|creat), "mkdir": m.Mkdir(".config/ds/x", 0), "unlink": m.Unlink("keys/a.pem"), "through a link": m.Unlink("link/grants.yaml"),
+		"times": m.Utimens("linkfile", 0, 0),
+	} {
+		if e == 0 {
+			t.Errorf("%s is allowed", what)
+		}
+	}
+	if e := m.Rename("f", "d/f"); e != 0 {
+		t.Errorf("rename of a file: %v", e)
+	}
+	if e := m.Utimens("finefile", 0, 0); e != 0 {
+		t.Errorf("times through a link: %v", e)
+	}
+	if got := w.read("in/.config/ds/grants.yaml"); got != "content of .config/ds/grants.yaml" {
+		t.Errorf("changed: %q", got)
+	}
+}
+
+// TestRenameWidensNothing: a directory whose content is not granted keeps its name.
+func TestRenameWidensNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a/x", "b/d/y", "b/f"}, func(base string) fakeBox {
+		return fakeBox{mounts: []sandbox.Mount{{Host: base + "/in", Guest: "/cwd", Write: true, Patterns: []string{"a/**", "b/*"}}}}
+	})
+	m := w.by["/cwd"]
+	if e := m.Rename("b/d", "a/d"); e != experimentalsys.EACCES {
+		t.Errorf("directory with hidden content: %v", e)
+	}
+	if e := m.Rename("b/f", "a/f"); e != 0 {
+		t.Errorf("file: %v", e)
+	}
+}
+
 func TestCreatedArgumentIncludesWhatIsBelow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"f"}, func(base string) fakeBox {

@@ -432,7 +432,15 @@ func (d *dir) next() {
 	if err != nil {
 		return
 	}
-	if t := (target{m: m, root: root, rel: rel}); t.noLinks(rel) != 0 {
+	t := target{m: m, root: root, rel: rel}
+	if t.careful() {
+		var e experimentalsys.Errno
+		if t, e = t.withoutLinks(true); e != 0 {
+			return
+		}
+		rel = t.rel
+	}
+	if t.noLinks(rel) != 0 {
 		return
 	}
 	h, err := root.OpenFile(filepath.FromSlash(rel), os.O_RDONLY|nonblock, 0)

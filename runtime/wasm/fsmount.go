@@ -2,10 +2,12 @@ package wasm
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +35,7 @@ type mount struct {
 	name  string // not empty: this name only
 	below bool   // with name: everything below it too
 	globs []glob // not empty: only what matches
+	deny  []glob // never what matches, nor anything below
 	write bool
 	// follow: symbolic links inside the tree are followed. links: relative ones may be created.
 	follow, links bool
@@ -119,9 +122,7 @@ func openMounts(in *instance, box grants) []*mountFS {
 			trees[m.Host] = t
 		}
 		mt := &mount{tree: t, at: at, name: m.Name, below: m.Create, write: m.Write, follow: m.Follow, quota: written}
-		for _, p := range m.Patterns {
-			mt.globs = append(mt.globs, parseGlob(p))
-		}
+		mt.globs, mt.deny = parseGlobs(m.Patterns), parseGlobs(m.Deny)
 		if by[top] == nil {
 			by[top] = newMountFS(top, in.files)
 		}
@@ -205,6 +206,8 @@ func below(at, p string) (rel string, ok bool) {
 // shows tells whether rel is part of the mount, and whether something below it may be.
 func (m *mount) shows(rel string) (whole, leads bool) {
 	switch {
+	case m.denies(rel):
+		return false, false
 	case m.name != "":
 		inside := m.below && strings.HasPrefix(rel, m.name+"/")
 		return rel == m.name || inside, rel == "." || rel == m.name && m.below || inside
@@ -216,6 +219,41 @@ func (m *mount) shows(rel string) (whole, leads bool) {
 		whole, leads = whole || w, leads || l
 	}
 	return whole, leads
+}
+
+// denies reports whether rel, or a directory that it is in, is kept from the guest.
+func (m *mount) denies(rel string) bool {
+	for _, g := range m.deny {
+		for at := rel; ; at = path.Dir(at) {
+			if whole, _ := g.match(at); whole {
+				return true
+			}
+			if at == "." {
+				break
+			}
+		}
+	}
+	return false
+}
+
+// covers reports whether everything below rel is granted. Only such a directory may be renamed: under its new
+// name what was kept from the guest would not be any more.
+func (m *mount) covers(rel string) bool {
+	for _, g := range m.deny {
+		if _, leads := g.match(rel); leads {
+			return false
+		}
+	}
+	switch {
+	case m.name != "":
+		return m.below
+	case len(m.globs) == 0:
+		return true
+	}
+	return slices.ContainsFunc(m.globs, func(g glob) bool {
+		whole, _ := g.match(rel)
+		return whole && g[len(g)-1] == "**"
+	})
 }
 
 // target is where a guest's name leads.
@@ -270,6 +308,58 @@ func (f *mountFS) resolve(p string) (target, experimentalsys.Errno) {
 		return t, f.fail(p, err)
 	}
 	t.root = root
+	if !t.careful() {
+		return t, 0
+	}
+	return t.withoutLinks(false)
+}
+
+// careful: links are followed, but not by the system, because something below the mount is kept from the guest.
+func (t target) careful() bool { return t.m.follow && len(t.m.deny) > 0 && t.rel != "." }
+
+// maxLinks is how many links one name may lead over, as in Linux.
+const maxLinks = 40
+
+// withoutLinks is the target under a name without links in its directories and, with last, at its end. Each
+// name on the way is checked: a link must not lead to what the mount denies.
+func (t target) withoutLinks(last bool) (target, experimentalsys.Errno) {
+	links := 0
+	for end := 0; end < len(t.rel); {
+		if n := strings.IndexByte(t.rel[end:], '/'); n >= 0 {
+			end += n
+		} else {
+			end = len(t.rel)
+		}
+		at := t.rel[:end]
+		if end == len(t.rel) && !last {
+			break
+		}
+		fi, err := t.root.Lstat(filepath.FromSlash(at))
+		if errors.Is(err, fs.ErrNotExist) {
+			break // the caller finds that out
+		}
+		if err != nil {
+			n, _ := errno(err)
+			return t, n
+		}
+		if fi.Mode()&fs.ModeSymlink == 0 {
+			end++
+			continue
+		}
+		to, err := t.root.Readlink(filepath.FromSlash(at))
+		if err != nil || filepath.IsAbs(to) || path.IsAbs(to) {
+			return t, experimentalsys.EACCES
+		}
+		if links++; links > maxLinks {
+			return t, experimentalsys.ELOOP
+		}
+		rest := strings.TrimPrefix(t.rel[end:], "/")
+		t.rel = path.Join(path.Dir(at), filepath.ToSlash(to), rest)
+		if t.rel == ".." || strings.HasPrefix(t.rel, "../") || t.m.denies(t.rel) {
+			return t, experimentalsys.EACCES
+		}
+		end = 0
+	}
 	return t, 0
 }
 
@@ -312,14 +402,14 @@ func (f *mountFS) leadsTo(p string) bool {
 // noLinks refuses symbolic links in the directories of dir unless the mount follows them. os.Root keeps the
 // guest inside in any case; this keeps it inside what was granted.
 func (t target) noLinks(dir string) experimentalsys.Errno {
-	if t.m.follow || dir == "." {
+	if t.m.follow && len(t.m.deny) == 0 || dir == "." {
 		return 0
 	}
 	for i := 0; i <= len(dir); i++ {
 		if i < len(dir) && dir[i] != '/' {
 			continue
 		}
-		fi, err := t.root.Lstat(dir[:i])
+		fi, err := t.root.Lstat(filepath.FromSlash(dir[:i]))
 		if err != nil {
 			n, _ := errno(err)
 			return n
@@ -336,21 +426,34 @@ func (t target) lstat() (fs.FileInfo, experimentalsys.Errno) {
 	if e := t.noLinks(path.Dir(t.rel)); e != 0 {
 		return nil, e
 	}
-	fi, err := t.root.Lstat(t.rel)
+	fi, err := t.root.Lstat(filepath.FromSlash(t.rel))
 	n, _ := errno(err)
 	return fi, n
 }
 
-// stat follows a link if the mount allows it.
-func (t target) stat() (fs.FileInfo, experimentalsys.Errno) {
+// followed is the target that a link at the end of the name leads to, and its state; other targets stay.
+func (t target) followed() (target, fs.FileInfo, experimentalsys.Errno) {
 	fi, e := t.lstat()
 	if e != 0 || fi.Mode()&fs.ModeSymlink == 0 {
-		return fi, e
+		return t, fi, e
 	}
 	if !t.m.follow {
-		return nil, experimentalsys.ELOOP
+		return t, nil, experimentalsys.ELOOP
 	}
-	fi, err := t.root.Stat(t.rel)
+	if t.careful() {
+		if t, e = t.withoutLinks(true); e != 0 {
+			return t, nil, e
+		}
+		fi, e = t.lstat()
+		return t, fi, e
+	}
+	fi, err := t.root.Stat(filepath.FromSlash(t.rel))
 	n, _ := errno(err)
-	return fi, n
+	return t, fi, n
+}
+
+// stat follows a link if the mount allows it.
+func (t target) stat() (fs.FileInfo, experimentalsys.Errno) {
+	_, fi, e := t.followed()
+	return fi, e
 }

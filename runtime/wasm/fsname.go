@@ -39,7 +39,24 @@ func cleanName(name string) (clean string, slash bool, e experimentalsys.Errno) 
 // glob is a pattern of names: "*" is any run inside a part, "**" zero or more whole parts.
 type glob []string
 
-func parseGlob(pattern string) glob { return strings.Split(path.Clean(pattern), "/") }
+func parseGlob(pattern string) glob { return strings.Split(fold(path.Clean(pattern)), "/") }
+
+// parseGlobs parses several patterns.
+func parseGlobs(patterns []string) []glob {
+	var out []glob
+	for _, p := range patterns {
+		out = append(out, parseGlob(p))
+	}
+	return out
+}
+
+// fold is a name as the usual file system of this system compares it.
+func fold(name string) string {
+	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
+		return strings.ToLower(name)
+	}
+	return name
+}
 
 // match reports whether name matches, and whether a longer name below it may.
 func (g glob) match(name string) (whole, leads bool) {
@@ -48,7 +65,7 @@ func (g glob) match(name string) (whole, leads bool) {
 	at[0] = true
 	g.skip(at)
 	if name != "." {
-		for part := range strings.SplitSeq(name, "/") {
+		for part := range strings.SplitSeq(fold(name), "/") {
 			clear(next)
 			for i, p := range g {
 				if !at[i] {

@@ -54,7 +54,7 @@ func (f *mountFS) OpenFile(name string, flag experimentalsys.Oflag, _ fs.FileMod
 		if flag&experimentalsys.O_NOFOLLOW != 0 {
 			return nil, experimentalsys.ELOOP
 		}
-		if fi, e = t.stat(); e != 0 {
+		if t, fi, e = t.followed(); e != 0 {
 			return nil, e
 		}
 	}
@@ -244,6 +244,9 @@ func (f *mountFS) Rename(from, to string) experimentalsys.Errno {
 	if (slashA || slashB) && !old.IsDir() {
 		return experimentalsys.ENOTDIR
 	}
+	if old.IsDir() && !a.m.covers(a.rel) {
+		return experimentalsys.EACCES
+	}
 	have, e := b.lstat()
 	switch {
 	case e == experimentalsys.ENOENT:
@@ -326,7 +329,8 @@ func (f *mountFS) Utimens(name string, atim, mtim int64) experimentalsys.Errno {
 }
 
 func (f *mountFS) chtimes(t target, atim, mtim int64) experimentalsys.Errno {
-	if _, e := t.stat(); e != 0 {
+	t, _, e := t.followed()
+	if e != 0 {
 		return e
 	}
 	return f.fail(t.path, t.root.Chtimes(filepath.FromSlash(t.rel), timeOf(atim), timeOf(mtim)))

@@ -84,7 +84,7 @@ func TestTerminalStops(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := &runOf{inv: plugin.Invocation{Stdin: slave}}
-			within(t, 400*time.Millisecond, func() {
+			within(t, 200*time.Millisecond+slack, func() {
 				r.inv.Deadline = time.Now().Add(200 * time.Millisecond)
 				if got := resultOf(r.run(t.Context(), t, p, c.words...)); !strings.HasPrefix(got, "TIMEOUT: ") {
 					t.Errorf("got %q", got)
@@ -93,7 +93,7 @@ func TestTerminalStops(t *testing.T) {
 			signals := make(chan os.Signal, 2)
 			signals <- syscall.SIGINT
 			r = &runOf{inv: plugin.Invocation{Stdin: slave, Signals: signals}}
-			within(t, time.Second, func() {
+			within(t, slack, func() {
 				if got := resultOf(r.run(t.Context(), t, p, c.words...)); !strings.HasSuffix(got, "[exit 130]") {
 					t.Errorf("got %q", got)
 				}

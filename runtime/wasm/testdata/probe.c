@@ -1,4 +1,5 @@
-// probe is a guest of the tests of this package: each word is one thing that a guest may try.
+// probe is a guest of the tests of this package: each word is one thing that a guest may try. Built by
+//   clang --target=wasm32-wasi --sysroot=/usr -O1 -s -o probe.wasm probe.c && sha256sum probe.c > sources.sha256
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
