@@ -17,6 +17,9 @@ import (
 // TestLeaks: after runs of every kind the goroutines, descriptors and files of the process are what they were.
 // It is not parallel, so that they are its own.
 func TestLeaks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs everything twice")
+	}
 	tmp, sock := t.TempDir(), shortDir(t)
 	t.Setenv("TMPDIR", tmp)
 	runs := func() {
