@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 
@@ -214,6 +215,14 @@ func (p *pulled) Stat(ctx context.Context, d hostabi.Digest) (hostabi.BlobInfo, 
 	}
 	p.s.blobs.allow(d)
 	return info, nil
+}
+
+// Open gives back what Stat finds: a manifest that is there is not fetched again.
+func (p *pulled) Open(ctx context.Context, d hostabi.Digest) (*os.File, error) {
+	if _, err := p.Stat(ctx, d); err != nil {
+		return nil, err
+	}
+	return p.source.Open(ctx, d)
 }
 
 // Create implements hostabi.Sink.
