@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,8 +54,9 @@ func Connected(name string, connect func(t testing.TB, s hostabi.Session) hostab
 	}}
 }
 
-// Program runs the kit's guest program (testdata/guests/go/kit) on a backend.
-func Program(name string, b Backend, program plugin.Program) Carrier {
+// Program runs the kit's guest program (testdata/guests/go/kit and kitgoplugin) on a backend, with words before
+// the name of the case.
+func Program(name string, b Backend, program plugin.Program, words ...string) Carrier {
 	return Carrier{Name: name, Start: func(t testing.TB, w *World, name string) string {
 		p := program
 		if p.File == nil {
@@ -69,7 +71,7 @@ func Program(name string, b Backend, program plugin.Program) Carrier {
 			p.Dir = filepath.Dir(p.Path)
 		}
 		w.Installed.Programs, w.Installed.Program = []plugin.Program{p}, &p
-		inv := w.Invocation(name)
+		inv := w.Invocation(append(slices.Clone(words), name)...)
 		box, s := w.Open(inv)
 		if err := b.Run(t.Context(), w.Installed, box, inv, s); err != nil {
 			t.Errorf("run: %v", err)

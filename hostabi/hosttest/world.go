@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -75,7 +76,10 @@ func NewWorld(t testing.TB, build func(t testing.TB, s Setup) Owners, offline bo
 	hostv1.RegisterCacheServer(reg, host.NewCache())
 	hostv1.RegisterRegistryServer(reg, host.NewRegistry(w.Pusher))
 	hostv1.RegisterEventsServer(reg, host.NewEvents())
-	hostv1.RegisterStateServer(reg, host.NewState(w.State))
+	hostv1.RegisterStateServer(reg, host.NewState(func() (host.State, error) {
+		s, err := w.State()
+		return holding{s}, err
+	}))
 	hostv1.RegisterPluginsServer(reg, host.NewPlugins(&callees{w}))
 	hostv1.RegisterHttpServer(reg, host.NewHTTP(nil))
 	hostv1.RegisterLogServer(reg, host.NewLog())
@@ -159,6 +163,23 @@ func installed(name hostabi.PluginName, commands []string) *plugin.Installed {
 		m.Commands = append(m.Commands, plugin.Command{Name: c})
 	}
 	return &plugin.Installed{Name: name, Version: "1.2.3", Manifest: m, Repository: "dir:/kit/" + string(name), Signer: "none"}
+}
+
+// holding is a state store whose listing of "hold/" has one entry and then waits: an open stream that costs
+// nothing.
+type holding struct{ host.State }
+
+// List implements host.State.
+func (h holding) List(ctx context.Context, owner hostabi.PluginName, prefix string) iter.Seq2[hostabi.StateEntry, error] {
+	if prefix != "hold/" {
+		return h.State.List(ctx, owner, prefix)
+	}
+	return func(yield func(hostabi.StateEntry, error) bool) {
+		if yield(hostabi.StateEntry{Owner: owner, Key: "hold/1"}, nil) {
+			<-ctx.Done()
+			yield(hostabi.StateEntry{}, ctx.Err())
+		}
+	}
 }
 
 // settings are the world's configuration: fixed values, and a key that panics.

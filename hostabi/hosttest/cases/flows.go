@@ -304,9 +304,9 @@ func (g *guest) fill() {
 	}
 }
 
-// openList starts a listing and takes its first entry.
-func (g *guest) openList() (stream, error) {
-	st, err := g.list(hostv1lite.StateList, &hostv1lite.ListStateRequest{Prefix: "big/"})
+// openList starts a listing and takes its first entry. Below "hold/" the host has one, and then waits.
+func (g *guest) openList(prefix string) (stream, error) {
+	st, err := g.list(hostv1lite.StateList, &hostv1lite.ListStateRequest{Prefix: prefix})
 	if err == nil {
 		err = st.recv(&hostv1lite.StateEntry{})
 	}
@@ -314,17 +314,16 @@ func (g *guest) openList() (stream, error) {
 }
 
 func carrierStreams(g *guest) {
-	g.fill()
 	var open []stream
 	for i := range hostabi.MaxStreams {
-		st, err := g.openList()
+		st, err := g.openList("hold/")
 		if err != nil {
 			g.outcome(fmt.Sprint("stream ", i+1), err)
 			return
 		}
 		open = append(open, st)
 	}
-	_, err := g.openList()
+	_, err := g.openList("hold/")
 	g.outcome("stream 65", err)
 	g.outcome("unary", g.raw(hostv1lite.MetaDescribe, nil))
 	for _, st := range open {
@@ -368,9 +367,8 @@ func carrierHalfClose(g *guest) {
 }
 
 func carrierCancel(g *guest) {
-	g.fill()
 	for range 3 * hostabi.MaxStreams {
-		st, err := g.openList()
+		st, err := g.openList("hold/")
 		if err != nil {
 			g.outcome("list", err)
 			return
@@ -384,7 +382,7 @@ func carrierCancel(g *guest) {
 
 func carrierSlowReader(g *guest) {
 	g.fill()
-	st, err := g.openList()
+	st, err := g.openList("big/")
 	g.outcome("list", err)
 	for range 100 {
 		if err := g.raw(hostv1lite.MetaDescribe, nil); err != nil {
