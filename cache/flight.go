@@ -44,7 +44,7 @@ func (s *Store) shared(ctx context.Context, v *View, want hostabi.Descriptor) (h
 
 // absent is EXISTS when d is there, and nil when it is not.
 func (s *Store) absent(ctx context.Context, v *View, d hostabi.Digest) error {
-	switch err := v.leased(d, func() error { return s.present(ctx, d) }); {
+	switch err := v.leased(ctx, d, func() error { return s.present(ctx, d) }); {
 	case err == nil:
 		return exists(d)
 	case isMiss(err):

@@ -368,6 +368,9 @@ func (c *collector) evict(e *entryInfo, reason string) {
 func (s *Store) takeAway(d hostabi.Digest, size int64, l *logs, del *deleter) bool {
 	gone := false
 	err := s.inRun(func(r *run) error {
+		// Taken before the rename, as the time of a put is taken after its rename: so the later record is
+		// the one that is true.
+		now := s.now().UnixNano()
 		trash := r.path("t")
 		if err := s.fs.Rename(s.entry(d), trash); err != nil {
 			if _, lerr := s.fs.Lstat(s.entry(d)); errors.Is(lerr, fs.ErrNotExist) {
@@ -385,7 +388,7 @@ func (s *Store) takeAway(d hostabi.Digest, size int64, l *logs, del *deleter) bo
 		}
 		gone = true
 		del.add(trash)
-		return r.append(&record{kind: recordDelete, digest: sumOf(d), size: size, time: s.now().UnixNano()})
+		return r.append(&record{kind: recordDelete, digest: sumOf(d), size: size, time: now})
 	})
 	if err != nil {
 		s.log.Debug("entry cannot be evicted", "digest", d, "error", err)

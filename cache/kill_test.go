@@ -187,7 +187,7 @@ func (h *harness) afterKill(acked []string) {
 			}
 		}
 	}
-	h.evict(hostabi.EvictOptions{ExpiredOnly: true}) // I6
+	h.evict(hostabi.EvictOptions{ExpiredOnly: true})                                  // I6
 	if left, _ := filepath.Glob(filepath.Join(h.dir, ".ds/run/*/*")); len(left) > 1 { // our log
 		h.Errorf("left by the dead: %v", left)
 	}

@@ -77,19 +77,20 @@ func (s *Store) mkdir(dir string) error {
 	return nil
 }
 
-// inDir repeats write after making dir when it was missing: someone may remove the cache while ds runs.
+// inDir repeats write after making dir when it was missing: someone may remove the cache while ds runs, or
+// gc an empty directory.
 func (s *Store) inDir(dir string, write func() error) error {
 	err := write()
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for tries := 0; tries < 3 && errors.Is(err, fs.ErrNotExist); tries++ {
+		if err := s.layout(); err != nil {
+			return err
+		}
+		if err := atomicfile.MkdirAll(s.fs, dir, 0o700); err != nil {
+			return err
+		}
+		err = write()
 	}
-	if err := s.layout(); err != nil {
-		return err
-	}
-	if err := atomicfile.MkdirAll(s.fs, dir, 0o700); err != nil {
-		return err
-	}
-	return write()
+	return err
 }
 
 // writeFile replaces a file that is derived or repairable: like atomicfile.Write, but synced only in a

@@ -102,12 +102,16 @@ func (s *Store) Pin(ctx context.Context, d hostabi.Digest, owner hostabi.PluginN
 	if err := s.present(ctx, d); err != nil {
 		return err
 	}
-	err := s.inDir(dir, func() error {
-		f, err := s.fs.Open(pin, os.O_WRONLY|os.O_CREATE, 0o600)
-		if err != nil {
+	err := s.inRun(func(r *run) error {
+		// The time is set before the pin can be seen: one with the time of its making would look expired.
+		made := r.path("p")
+		if err := s.create(made, nil, 0o600); err != nil {
 			return err
 		}
-		return errors.Join(f.Close(), s.fs.Chtimes(pin, until))
+		if err := s.fs.Chtimes(made, until); err != nil {
+			return err
+		}
+		return s.inDir(dir, func() error { return s.fs.Rename(made, pin) })
 	})
 	if err != nil {
 		return s.fail(err)

@@ -110,7 +110,14 @@ func (c *collector) expiredPins() {
 				_ = c.s.fs.Remove(pin)
 			}
 		}
-		_ = c.s.fs.Remove(dir) // refused while pins are left
+		c.removeEmpty(dir)
+	}
+}
+
+// removeEmpty removes a directory that is empty, but not one that somebody may have made to write into it.
+func (c *collector) removeEmpty(dir string) {
+	if c.older(dir, keepTemp) {
+		_ = c.s.fs.Remove(dir) // refused while something is in it
 	}
 }
 
@@ -136,7 +143,7 @@ func (c *collector) staleClaims() {
 				}
 			}
 		}
-		_ = c.s.fs.Remove(dir) // refused while claims are left
+		c.removeEmpty(dir)
 	}
 }
 

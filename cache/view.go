@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"time"
@@ -59,7 +60,7 @@ func (v *View) Stat(ctx context.Context, d hostabi.Digest) (info hostabi.BlobInf
 	if v.source == "" {
 		return v.s.Stat(ctx, d)
 	}
-	err = v.leased(d, func() (err error) {
+	err = v.leased(ctx, d, func() (err error) {
 		info, err = v.s.Stat(ctx, d)
 		return err
 	})
@@ -68,7 +69,7 @@ func (v *View) Stat(ctx context.Context, d hostabi.Digest) (info hostabi.BlobInf
 
 // Open opens a blob for reading. The name of the file is its path in the cache, good until Close.
 func (v *View) Open(ctx context.Context, d hostabi.Digest) (f *os.File, err error) {
-	err = v.leased(d, func() (err error) {
+	err = v.leased(ctx, d, func() (err error) {
 		f, err = v.s.Open(ctx, d)
 		return err
 	})
@@ -77,7 +78,7 @@ func (v *View) Open(ctx context.Context, d hostabi.Digest) (f *os.File, err erro
 
 // Path is the path of a blob in the cache, good until Close. The file must not be linked or changed.
 func (v *View) Path(ctx context.Context, d hostabi.Digest) (string, error) {
-	err := v.leased(d, func() error {
+	err := v.leased(ctx, d, func() error {
 		f, err := v.s.look(ctx, d, false)
 		if f != nil {
 			_ = f.Close() // read only
@@ -148,22 +149,46 @@ func (v *View) repository() string {
 	return v.source
 }
 
+// awayFor bounds how long gc has an entry in its hands before it sees the lease and puts it back.
+const awayFor = 64 * time.Millisecond
+
 // leased calls find, which looks whether d is there, so that what it finds stays until Close: the lease is
 // written first, gc reads leases after it took an entry away, so one side always sees the other. A miss
 // creates nothing; a read-only cache has no gc that matters.
-func (v *View) leased(d hostabi.Digest, find func() error) error {
-	if v != nil && d.Valid() {
-		if _, err := v.s.fs.Lstat(v.s.entry(d)); err == nil {
-			v.lease(d)
-		}
+func (v *View) leased(ctx context.Context, d hostabi.Digest, find func() error) error {
+	if v == nil || !d.Valid() {
+		return find()
+	}
+	if _, err := v.s.fs.Lstat(v.s.entry(d)); err == nil {
+		v.lease(d)
 	}
 	err := find()
-	if err == nil && v != nil {
-		v.mu.Lock()
-		v.touched[d] = struct{}{}
-		v.mu.Unlock()
+	// What was found before is ours: a miss means that gc looks at it just now.
+	for wait := time.Millisecond; err != nil && wait < awayFor && v.Touched(d) && isAway(err); wait *= 2 {
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ctxError(ctx)
+		}
+		err = find()
+	}
+	if err == nil {
+		v.touch(d)
 	}
 	return err
+}
+
+// isAway reports whether err is a miss because there is no entry, and not because it is damaged or expired.
+func isAway(err error) bool {
+	return isMiss(err) && !errors.Is(err, errCorrupt) && !errors.Is(err, errExpired)
+}
+
+func (v *View) touch(d hostabi.Digest) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.touched[d] = struct{}{}
 }
 
 // lease writes a lease record unless the view has one for d.
@@ -261,8 +286,6 @@ func (v *View) committing(d hostabi.Digest, size int64) (undo func(), err error)
 		}
 		v.mu.Unlock()
 	}
-	v.mu.Lock()
-	v.touched[d] = struct{}{}
-	v.mu.Unlock()
+	v.touch(d)
 	return undo, nil
 }
