@@ -114,10 +114,10 @@ func (i *Installer) Install(ctx context.Context, req Request) (Result, error) {
 			return Result{}, err
 		}
 	}
-	p := f.installed()
-	if f.intact(ctx) && !req.Force {
+	if p := f.intact(ctx); p != nil && !req.Force {
 		return Result{Plugin: p, Already: true}, nil
 	}
+	p := f.installed()
 	if req.DryRun {
 		return Result{Plugin: p}, nil
 	}
@@ -204,7 +204,7 @@ func (f *flow) readManifest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	text, err := f.src.Manifest(ctx, descriptor(layer)) // a small document like any other
+	text, err := f.small(ctx, layer)
 	if err != nil {
 		return err
 	}
@@ -218,6 +218,16 @@ func (f *flow) readManifest(ctx context.Context) error {
 		return invalid("index is %s %s, its plugin manifest %s %s", f.doc.Annotations["name"], f.doc.Annotations["version"], f.m.Name, f.m.Version)
 	}
 	return f.supported()
+}
+
+// small fetches a layer, whose size was checked, into memory through the cache.
+func (f *flow) small(ctx context.Context, l plugin.OCIDescriptor) ([]byte, error) {
+	r, _, err := f.content(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }() // read-only
+	return io.ReadAll(io.LimitReader(r, l.Size))
 }
 
 func (f *flow) supported() error {
@@ -325,24 +335,25 @@ func (f *flow) installed() *plugin.Installed {
 	}
 }
 
-// intact reports whether this version is active with every chosen kind and unchanged programs.
-func (f *flow) intact(ctx context.Context) bool {
+// intact is the active plugin if it is this version from this source with every chosen kind and unchanged
+// programs, else nil.
+func (f *flow) intact(ctx context.Context) *plugin.Installed {
 	r, err := f.o.Store.Receipt(f.m.Name)
-	if err != nil || r.Index != f.root.Digest || r.Dev != "" {
-		return false
+	if err != nil || r.Index != f.root.Digest || r.Source.Repository != f.src.Name() {
+		return nil
 	}
 	p, err := f.o.Store.Lookup(ctx, f.m.Name)
 	if err != nil {
-		return false
+		return nil
 	}
 	for _, c := range f.chosen {
 		pr, err := f.o.Store.Open(ctx, p, c.kind)
 		if err != nil {
-			return false
+			return nil
 		}
 		_ = pr.File.Close() // read-only
 	}
-	return true
+	return p
 }
 
 func (f *flow) apply(ctx context.Context, p *plugin.Installed) (Result, error) {
