@@ -48,6 +48,9 @@ type Backend struct {
 	entries *entries // nil: no cache
 	memory  accounts
 
+	loading context.Context // of loads, which outlive who asked for them; ends with Close
+	cancel  context.CancelFunc
+
 	mu      sync.Mutex
 	loads   map[string]*load // by key
 	dropped []*engine        // panicked; closed with the rest, because others may be running on them
@@ -64,6 +67,7 @@ func New(o Options) *Backend {
 		o.CacheMax = defaultMax
 	}
 	b := &Backend{o: o, memory: accounts{max: o.MemoryMax}, loads: make(map[string]*load)}
+	b.loading, b.cancel = context.WithCancel(context.Background())
 	if o.CacheDir != "" {
 		b.entries = &entries{dir: o.CacheDir, max: o.CacheMax, fs: atomicfile.OS(), log: o.Log, now: time.Now}
 	}
@@ -104,7 +108,7 @@ func (b *Backend) run(ctx context.Context, p *plugin.Installed, box grants, inv 
 	}
 	defer in.close()
 	stage = plugin.StageRun
-	err = in.run(l.engine)
+	err = in.run(l.engine) //nolint:contextcheck // the stopper made the guest's context from ctx
 	if _, ok := errors.AsType[*panicError](err); ok {
 		b.drop(l)
 	}
@@ -153,18 +157,20 @@ func (b *Backend) Forget(source hostabi.Digest) error {
 	return b.entries.forget(source)
 }
 
-// Close waits for loads and closes the engines. Nothing may run any more.
+// Close waits for loads and closes the engines. Nothing may run any more, and nothing can be run again.
 func (b *Backend) Close() error {
+	b.cancel()
 	b.wg.Wait()
+	ctx := context.Background()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, l := range b.loads {
 		if l.engine != nil {
-			l.engine.close()
+			l.engine.close(ctx)
 		}
 	}
 	for _, e := range b.dropped {
-		e.close()
+		e.close(ctx)
 	}
 	b.loads, b.dropped = make(map[string]*load), nil
 	return nil
@@ -213,7 +219,7 @@ func (b *Backend) load(prog *plugin.Program) *load {
 	b.loads[key] = l
 	b.wg.Go(func() {
 		defer close(l.done)
-		e, err := b.open(context.Background(), key, prog, l)
+		e, err := b.open(b.loading, key, prog, l)
 		if err == nil {
 			l.engine = e
 			return
@@ -248,7 +254,7 @@ func (b *Backend) open(ctx context.Context, key string, prog *plugin.Program, l 
 	for range 2 {
 		module, dir, err := b.entries.load(key)
 		if err == nil {
-			e, err = linked(newEngine(ctx, module, dir))
+			e, err = newLinked(ctx, module, dir)
 			if err == nil {
 				return e, nil
 			}
@@ -284,6 +290,9 @@ func (b *Backend) open(ctx context.Context, key string, prog *plugin.Program, l 
 // publish makes the entry of key unless another process has just made it.
 func (b *Backend) publish(ctx context.Context, key string, module []byte) error {
 	unlock, err := b.entries.lock(ctx, key)
+	if err != nil && ctx.Err() != nil {
+		return hostabi.Errorf(hostabi.ReasonInterrupted, "interrupted: %w", context.Cause(ctx))
+	}
 	if err != nil {
 		return &writeError{err}
 	}
@@ -307,24 +316,27 @@ func (b *Backend) openInMemory(ctx context.Context, prog *plugin.Program, l *loa
 	if err != nil {
 		return nil, moduleError(err)
 	}
-	if err := e.check(ctx); err != nil {
-		e.close()
-		return nil, err
-	}
-	return linked(e, nil)
-}
-
-// linked adds the host modules to a fresh engine.
-func linked(e *engine, err error) (*engine, error) {
-	if err != nil {
-		return nil, err
-	}
-	ctx := context.Background()
-	if err = checkImports(e.code); err == nil { // another ds may have made the entry
+	if err = e.check(ctx); err == nil {
 		err = e.link(ctx)
 	}
 	if err != nil {
-		e.close()
+		e.close(ctx)
+		return nil, err
+	}
+	return e, nil
+}
+
+// newLinked is a new engine with the host modules, from an entry, which another ds may have made.
+func newLinked(ctx context.Context, module []byte, dir string) (*engine, error) {
+	e, err := newEngine(ctx, module, dir)
+	if err != nil {
+		return nil, err
+	}
+	if err = checkImports(e.code); err == nil {
+		err = e.link(ctx)
+	}
+	if err != nil {
+		e.close(ctx)
 		return nil, err
 	}
 	return e, nil
@@ -338,7 +350,7 @@ func checkInMemory(ctx context.Context, module []byte) error {
 	if err != nil {
 		return moduleError(err)
 	}
-	defer e.close()
+	defer e.close(ctx)
 	return e.check(ctx)
 }
 

@@ -39,7 +39,7 @@ type engine struct {
 func newEngine(ctx context.Context, module []byte, dir string) (*engine, error) {
 	e := &engine{}
 	if err := e.load(ctx, module, dir); err != nil {
-		e.close()
+		e.close(ctx)
 		return nil, err
 	}
 	return e, nil
@@ -95,8 +95,7 @@ func (e *engine) minMemory() int64 {
 	return int64(m.Min()) * pageSize
 }
 
-func (e *engine) close() {
-	ctx := context.Background()
+func (e *engine) close(ctx context.Context) {
 	if e.runtime != nil {
 		_ = e.runtime.Close(ctx) // closes what is linked; nothing runs any more
 	}

@@ -95,7 +95,7 @@ func (in *instance) returned() {
 
 // view is guest memory, checked in 64-bit arithmetic. It is valid until the import returns.
 func view(mem api.Memory, ptr, size uint64) ([]byte, bool) {
-	return mem.Read(uint32(ptr), uint32(size)) //nolint:gosec // i32 parameters
+	return mem.Read(uint32(ptr), uint32(size))
 }
 
 // call(m, mlen, req, reqlen, resp, cap)
@@ -126,10 +126,10 @@ func (in *instance) take(mem api.Memory, a []uint64) (uint32, uint32) {
 	n := copy(dst, in.kept)
 	in.kept = in.kept[n:]
 	if len(in.kept) > 0 {
-		return codeTruncated, uint32(n) //nolint:gosec // at most len(dst)
+		return codeTruncated, uint32(n)
 	}
 	in.kept = nil
-	return 0, uint32(n) //nolint:gosec // at most len(dst)
+	return 0, uint32(n)
 }
 
 // open(m, mlen, req, reqlen)
@@ -181,7 +181,7 @@ func (in *instance) send(mem api.Memory, a []uint64) (uint32, uint32) {
 	if err != nil {
 		return in.fail(err)
 	}
-	return 0, uint32(len(msg)) //nolint:gosec // at most MaxMessage
+	return 0, uint32(len(msg))
 }
 
 // recv(h, p, cap)
@@ -220,7 +220,7 @@ func (in *instance) read(mem api.Memory, a []uint64) (uint32, uint32) {
 	if err != nil && n == 0 && !errors.Is(err, io.EOF) {
 		return in.fail(err)
 	}
-	return 0, uint32(n) //nolint:gosec // at most len(dst)
+	return 0, uint32(n)
 }
 
 // write(h, p, len)
@@ -241,7 +241,7 @@ func (in *instance) write(mem api.Memory, a []uint64) (uint32, uint32) {
 	if err != nil {
 		return in.fail(err)
 	}
-	return 0, uint32(n) //nolint:gosec // at most len(src)
+	return 0, uint32(n)
 }
 
 // close(h, flags)
@@ -288,10 +288,10 @@ func (in *instance) closeBlob(id uint64, flags uint32) (uint32, uint32) {
 // blob is a handle of the session. A handle that is no file may wait for a peer: it is closed when waiting
 // has to end.
 func (in *instance) blob(id uint64) (h io.ReadWriteCloser, release func(), err error) {
-	if n := uint32(id); n == 0 || n >= streamBase { //nolint:gosec // i32 parameter
+	if n := uint32(id); n == 0 || n >= streamBase {
 		return nil, nil, badHandle(id)
 	}
-	h, err = in.session.Handle(uint32(id)) //nolint:gosec // i32 parameter
+	h, err = in.session.Handle(uint32(id))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -329,12 +329,12 @@ func (in *instance) method(name []byte) string {
 func (in *instance) deliver(msg, dst []byte) (uint32, uint32) {
 	if len(msg) > len(dst) {
 		in.kept = msg
-		return codeTruncated, uint32(len(msg)) //nolint:gosec // at most MaxMessage
+		return codeTruncated, uint32(len(msg))
 	}
-	if unsafe.SliceData(msg) != unsafe.SliceData(dst) {
+	if unsafe.SliceData(msg) != unsafe.SliceData(dst) { //nolint:gosec // compares addresses only
 		copy(dst, msg)
 	}
-	return 0, uint32(len(msg)) //nolint:gosec // at most len(dst)
+	return 0, uint32(len(msg))
 }
 
 // fail keeps the status of err for take.
@@ -345,7 +345,7 @@ func (in *instance) fail(err error) (uint32, uint32) {
 	if code == 0 || code > uint32(hostabi.Unauthenticated) {
 		code = uint32(hostabi.Internal)
 	}
-	return code, uint32(len(in.kept)) //nolint:gosec // a few hundred bytes
+	return code, uint32(len(in.kept))
 }
 
 var (
@@ -354,5 +354,5 @@ var (
 )
 
 func badHandle(id uint64) error {
-	return hostabi.Errorf(hostabi.ReasonBadHandle, "handle %d is unknown, closed or of another kind", uint32(id)) //nolint:gosec // i32 parameter
+	return hostabi.Errorf(hostabi.ReasonBadHandle, "handle %d is unknown, closed or of another kind", uint32(id))
 }

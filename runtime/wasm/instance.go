@@ -52,7 +52,7 @@ func (b *Backend) instance(
 	limit := min(box.Limits().Memory, maxPages*pageSize)
 	if need := e.minMemory(); need > limit {
 		return nil, hostabi.Errorf(hostabi.ReasonMemoryLimit, "module needs %s of memory, the limit is %s",
-			size(uint64(need)), size(uint64(limit))) //nolint:gosec // never negative
+			size(uint64(need)), size(uint64(limit)))
 	}
 	if err := b.memory.take(limit); err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func (b *Backend) instance(
 			in.close()
 		}
 	}()
-	if in.memory, err = newMemory(uint64(limit)); err != nil { //nolint:gosec // never negative
+	if in.memory, err = newMemory(uint64(limit)); err != nil {
 		return nil, err
 	}
 	words, paths := box.Paths()
@@ -90,7 +90,7 @@ func (in *instance) run(e *engine) (err error) {
 	if err != nil {
 		return in.instantiateError(err)
 	}
-	defer func() { _ = m.Close(context.Background()) }() // reports only the status we have
+	defer func() { _ = m.Close(ctx) }() // reports only the status we have
 	start := m.ExportedFunction("_start")
 	if start == nil {
 		return refused("module does not export _start")

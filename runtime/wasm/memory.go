@@ -64,7 +64,7 @@ func (a *accounts) take(n int64) error {
 	defer a.mu.Unlock()
 	if a.max > 0 && a.used > 0 && a.used+n > a.max {
 		return hostabi.Errorf(hostabi.ReasonMemoryLimit, "plugins that run now may use %s; %s more is over the limit of %s",
-			size(uint64(a.used)), size(uint64(n)), size(uint64(a.max))) //nolint:gosec // never negative
+			size(uint64(a.used)), size(uint64(n)), size(uint64(a.max)))
 	}
 	a.used += n
 	return nil

@@ -45,9 +45,9 @@ func inspect(b []byte) (code int64, err error) {
 		case sectionStart:
 			return 0, refused("start section at byte %d: a plugin starts at _start only", at)
 		case sectionCode:
-			code += int64(size) //nolint:gosec // bounded by len(b)
+			code += int64(size)
 		}
-		at += 1 + n + int(size) //nolint:gosec // bounded by len(b)
+		at += 1 + n + int(size)
 	}
 	return code, nil
 }

@@ -8,7 +8,7 @@ func remote(dir string) string {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return ""
 	}
-	switch uint32(st.Type) { //nolint:gosec // magic numbers have 32 bits
+	switch uint32(st.Type) {
 	case unix.NFS_SUPER_MAGIC:
 		return "NFS"
 	case unix.SMB_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC:

@@ -252,8 +252,12 @@ func TestStdoutLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	want, got := sha256.New(), sha256.New()
-	for i := range n {
-		_, _ = want.Write([]byte{byte(i % 251)})
+	pattern := make([]byte, 251*4096)
+	for i := range pattern {
+		pattern[i] = byte(i % 251)
+	}
+	for left := n; left > 0; left -= min(left, len(pattern)) {
+		_, _ = want.Write(pattern[:min(left, len(pattern))])
 	}
 	done := make(chan error, 1)
 	go func() {

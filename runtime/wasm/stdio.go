@@ -64,7 +64,7 @@ func (s *stdio) reader(r io.Reader, stop *stopper) io.Reader {
 	}
 	tty := isTerminal(f)
 	if n := reopen(f, os.O_RDONLY, tty); n != nil {
-		s.interruptible(n, stop, stop.wait, n.SetReadDeadline)
+		s.interruptible(stop.wait, n, stop, n.SetReadDeadline)
 		if tty {
 			return n
 		}
@@ -88,7 +88,7 @@ func (s *stdio) writer(w io.Writer, stop *stopper) io.Writer {
 	}
 	tty := isTerminal(f)
 	if n := reopen(f, os.O_WRONLY, tty); n != nil {
-		s.interruptible(n, stop, stop.guest, n.SetWriteDeadline)
+		s.interruptible(stop.guest, n, stop, n.SetWriteDeadline)
 		if tty {
 			return n
 		}
@@ -100,7 +100,7 @@ func (s *stdio) writer(w io.Writer, stop *stopper) io.Writer {
 }
 
 // interruptible lets the end of ctx end what blocks on f, and closes f with the streams.
-func (s *stdio) interruptible(f *os.File, stop *stopper, ctx context.Context, deadline func(time.Time) error) {
+func (s *stdio) interruptible(ctx context.Context, f *os.File, stop *stopper, deadline func(time.Time) error) {
 	cancel := context.AfterFunc(ctx, func() {
 		stop.late()           // before the guest can end because of it
 		_ = deadline(longAgo) // f is pollable, see reopen

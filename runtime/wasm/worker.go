@@ -37,7 +37,7 @@ func Compile(ctx context.Context, dir string, in io.Reader, out io.Writer) error
 	if err != nil {
 		return moduleError(err)
 	}
-	defer e.close()
+	defer e.close(ctx)
 	if err := e.check(ctx); err != nil {
 		return err
 	}
