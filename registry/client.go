@@ -251,7 +251,7 @@ func (c *Client) resolve(ctx context.Context, r Reference, t source) (hostabi.De
 	}
 	d, err := t.resolve(ctx, r.Tag, r.Digest)
 	if err != nil {
-		return hostabi.Descriptor{}, failure("resolve", r, t.source(), err)
+		return hostabi.Descriptor{}, fail(ctx, "resolve", r, t, err)
 	}
 	if remembered {
 		_ = c.o.Refs.SetRef(ctx, r.String(), d) // a memory that fails costs only itself
@@ -279,7 +279,7 @@ func (c *Client) Tags(ctx context.Context, repo string) iter.Seq2[string, error]
 			return nil
 		})
 		if err != nil && !errors.Is(err, errStop) {
-			yield("", failure("tags", r, t.source(), err))
+			yield("", fail(ctx, "tags", r, t, err))
 		}
 	}
 }

@@ -79,6 +79,14 @@ func (e *errShort) Unwrap() error { return e.cause }
 // errSize says that a body has not the size of its descriptor.
 var errSize = errors.New("size differs from the descriptor")
 
+// fail is failure with the end of ctx as the reason where that is why, however the layers below put it.
+func fail(ctx context.Context, op string, ref Reference, s source, err error) error {
+	if err != nil && ctx.Err() != nil && hostabi.ReasonOf(err) == "" {
+		err = ctx.Err()
+	}
+	return failure(op, ref, s.source(), err)
+}
+
 // failure turns what went wrong with op into the *hostabi.Error of registry.md section 11. ref is what the
 // user knows the content as.
 func failure(op string, ref Reference, source string, err error) error {
@@ -134,7 +142,7 @@ func failure(op string, ref Reference, source string, err error) error {
 	if s, ok := errors.AsType[*errShort](err); ok && s.cause == nil {
 		return set(hostabi.ReasonDigestMismatch, "%s", cause.Detail)
 	}
-	if innermost(err) == context.DeadlineExceeded { //nolint:errorlint // timeouts of net/http claim to be this error too
+	if err == context.DeadlineExceeded { //nolint:errorlint // set by fail; timeouts of net/http claim to be this error too
 		cause.cause = context.DeadlineExceeded
 		return set(hostabi.ReasonTimeout, "took too long")
 	}
@@ -256,17 +264,6 @@ func clean(s string) string {
 		s = s[end:]
 	}
 	return clip(out.String()+s, maxDetail)
-}
-
-// innermost follows the single causes of err to their end.
-func innermost(err error) error {
-	for {
-		next := errors.Unwrap(err)
-		if next == nil {
-			return err
-		}
-		err = next
-	}
 }
 
 func isTLS(err error) bool {

@@ -352,14 +352,14 @@ func TestSilence(t *testing.T) {
 	layer := noise(1, 500_000)
 	srv, ref, _ := pushed(t, dstest.RegistryOptions{}, layer)
 	srv.Inject(dstest.Fault{Path: "/manifests/", Times: 1, Delay: time.Hour})
-	c, _ := newClient(t, registry.Options{Timeouts: registry.Timeouts{Header: 100 * time.Millisecond}})
+	c, _ := newClient(t, registry.Options{Timeouts: registry.Timeouts{Header: 200 * time.Millisecond}})
 	cache := newSink(t)
 	if _, err := c.Pull(t.Context(), ref, hostabi.PullOptions{}, cache, nil); err != nil {
 		t.Fatal(err)
 	}
 	srv.Heal()
 	srv.Inject(dstest.Fault{Path: string(hostabi.DigestOf(layer)), Times: 1, StallAt: 100_000})
-	c, _ = newClient(t, registry.Options{Timeouts: registry.Timeouts{Idle: 100 * time.Millisecond}})
+	c, _ = newClient(t, registry.Options{Timeouts: registry.Timeouts{Idle: 200 * time.Millisecond}})
 	cache = newSink(t)
 	if _, err := c.Pull(t.Context(), ref, hostabi.PullOptions{}, cache, nil); err != nil {
 		t.Fatal(err)

@@ -36,11 +36,11 @@ func (c *Client) Pull(ctx context.Context, ref string, o hostabi.PullOptions, in
 		return hostabi.Descriptor{}, err
 	}
 	if err := pl.graph(ctx, root, pullSelection(o)); err != nil {
-		return hostabi.Descriptor{}, failure("pull", r, t.source(), err)
+		return hostabi.Descriptor{}, fail(ctx, "pull", r, t, err)
 	}
 	if o.Referrers {
 		if err := pl.referrers(ctx, root, o); err != nil {
-			return hostabi.Descriptor{}, failure("referrers", r, t.source(), err)
+			return hostabi.Descriptor{}, fail(ctx, "referrers", r, t, err)
 		}
 	}
 	return root, nil

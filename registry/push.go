@@ -17,7 +17,7 @@ import (
 // manifests after what they list, the tag last. What the target has is not sent; a tag that points to root
 // already ends it after one request. A reference without tag and digest means the tag latest; with a digest
 // only, which must be root's, the content gets no tag. The media type of root may be empty if its bytes say
-// it. Errors of from pass unchanged.
+// it. Errors of from keep their reason.
 func (c *Client) Push(ctx context.Context, ref string, root hostabi.Descriptor, from hostabi.OpenFunc, p func(hostabi.Progress)) error {
 	r, t, err := c.open(ref)
 	if err != nil {
@@ -32,7 +32,7 @@ func (c *Client) Push(ctx context.Context, ref string, root hostabi.Descriptor, 
 		r.Tag = defaultTag
 	}
 	if err := c.push(pushing(ctx, t), r, t, root, &opened{from}, p); err != nil {
-		return failure("push", r, t.source(), err)
+		return fail(ctx, "push", r, t, err)
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func (c *Client) Tag(ctx context.Context, ref, tag string) error {
 		err = t.tag(ctx, d, body, tag)
 	}
 	if err != nil {
-		return failure("tag", r, t.source(), err)
+		return fail(ctx, "tag", r, t, err)
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ func (c *Client) Copy(ctx context.Context, src, dst string, o CopyOptions) (host
 	}
 	if err := tr.copy(pushing(ctx, t), s, root, to, o); err != nil {
 		// The failing side is not always known; the target is named because it is what is incomplete.
-		return hostabi.Descriptor{}, failure("copy", to, t.source(), err)
+		return hostabi.Descriptor{}, fail(ctx, "copy", to, t, err)
 	}
 	root.Ref = to.String()
 	return root, nil

@@ -35,7 +35,7 @@ func (c *Client) Referrers(ctx context.Context, repo string, subject hostabi.Dig
 			return nil
 		})
 		if err != nil && !errors.Is(err, errStop) {
-			yield(hostabi.Descriptor{}, failure("referrers", r, t.source(), err))
+			yield(hostabi.Descriptor{}, fail(ctx, "referrers", r, t, err))
 		}
 	}
 }
@@ -114,7 +114,7 @@ func (c *Client) Attach(ctx context.Context, repo string, subject hostabi.Descri
 	}
 	d, err := c.attach(pushing(ctx, t), t, subject, r)
 	if err != nil {
-		return hostabi.Descriptor{}, failure("attach", ref, t.source(), err)
+		return hostabi.Descriptor{}, fail(ctx, "attach", ref, t, err)
 	}
 	d.Ref = Reference{Host: ref.Host, Repository: ref.Repository, Path: ref.Path, Digest: d.Digest}.String()
 	return d, nil

@@ -53,16 +53,16 @@ func (r *Repository) Resolve(ctx context.Context, ref string) (hostabi.Descripto
 // Manifest is the bytes of a manifest or index: at most 4 MiB, digest checked.
 func (r *Repository) Manifest(ctx context.Context, d hostabi.Descriptor) ([]byte, error) {
 	b, err := r.t.manifest(ctx, d)
-	return b, failure("manifest", r.at(d), r.t.source(), err)
+	return b, fail(ctx, "manifest", r.at(d), r.t, err)
 }
 
 // Fetch brings d into a sink: a blob alone, a manifest with everything below it.
 func (r *Repository) Fetch(ctx context.Context, d hostabi.Descriptor, into hostabi.Sink) error {
 	p := r.c.puller(r.at(d), r.t, into, nil)
 	if isManifest(d.MediaType) {
-		return failure("pull", r.at(d), r.t.source(), p.graph(ctx, d, selection{}))
+		return fail(ctx, "pull", r.at(d), r.t, p.graph(ctx, d, selection{}))
 	}
-	return failure("pull", r.at(d), r.t.source(), p.blob(ctx, d))
+	return fail(ctx, "pull", r.at(d), r.t, p.blob(ctx, d))
 }
 
 func (r *Repository) at(d hostabi.Descriptor) Reference {

@@ -44,7 +44,7 @@ type RegistryServer struct {
 
 	mu       sync.Mutex
 	faults   []*armed
-	requests []Request
+	requests []*Request
 }
 
 // Request is one entry of the request log.
@@ -102,7 +102,11 @@ func (r *RegistryServer) Close() {
 func (r *RegistryServer) Requests() []Request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]Request(nil), r.requests...)
+	list := make([]Request, len(r.requests))
+	for i, q := range r.requests {
+		list[i] = *q
+	}
+	return list
 }
 
 // Forget empties the log.
@@ -134,15 +138,12 @@ func (r *RegistryServer) Sent(part string) (n int64) {
 
 // ServeHTTP is the registry itself behind log, faults and authentication, in this order.
 func (r *RegistryServer) ServeHTTP(w http.ResponseWriter, q *http.Request) {
-	rec := &recorder{ResponseWriter: w, head: q.Method == http.MethodHead}
-	defer func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.requests = append(r.requests, Request{
-			Method: q.Method, Path: q.URL.Path, Query: q.URL.RawQuery, Range: q.Header.Get("Range"),
-			Authorization: q.Header.Get("Authorization"), Status: rec.status, Sent: rec.sent,
-		})
-	}()
+	rec := &recorder{ResponseWriter: w, r: r, head: q.Method == http.MethodHead, entry: &Request{
+		Method: q.Method, Path: q.URL.Path, Query: q.URL.RawQuery, Range: q.Header.Get("Range"), Authorization: q.Header.Get("Authorization"),
+	}}
+	r.mu.Lock()
+	r.requests = append(r.requests, rec.entry)
+	r.mu.Unlock()
 	if f, ok := r.fault(q); ok {
 		if !f.serve(rec, q) {
 			return
@@ -186,24 +187,28 @@ func (r *RegistryServer) putManifest(w http.ResponseWriter, q *http.Request) {
 	r.inner.ServeHTTP(w, q)
 }
 
-// recorder notes status and size of an answer, and applies the faults that concern its body.
+// recorder notes status and size of an answer in its log entry, before the client can see them, and applies
+// the faults that concern its body.
 type recorder struct {
 	http.ResponseWriter
-	head   bool
-	status int
-	sent   int64
-	cutAt  int64 // 0 = never
-	flip   bool
-	gone   <-chan struct{} // not nil: instead of cutting, wait for it
+	r     *RegistryServer
+	entry *Request
+	head  bool
+	sent  int64
+	cutAt int64 // 0 = never
+	flip  bool
+	gone  <-chan struct{} // not nil: instead of cutting, wait for it
 }
 
 func (w *recorder) WriteHeader(status int) {
-	w.status = status
+	w.r.mu.Lock()
+	w.entry.Status = status
+	w.r.mu.Unlock()
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *recorder) Write(b []byte) (int, error) {
-	if w.status == 0 {
+	if w.entry.Status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
 	if w.flip && len(b) > 0 {
@@ -212,15 +217,20 @@ func (w *recorder) Write(b []byte) (int, error) {
 		w.flip = false
 	}
 	if w.cutAt == 0 || w.sent+int64(len(b)) < w.cutAt {
-		n, err := w.ResponseWriter.Write(b)
-		w.sent += int64(n)
-		return n, err
+		return w.write(b)
 	}
-	n, _ := w.ResponseWriter.Write(b[:w.cutAt-w.sent])
-	w.sent += int64(n)
+	_, _ = w.write(b[:w.cutAt-w.sent]) // the connection ends here anyway
 	_ = http.NewResponseController(w.ResponseWriter).Flush()
 	if w.gone != nil {
 		<-w.gone
 	}
 	panic(http.ErrAbortHandler)
+}
+
+func (w *recorder) write(b []byte) (int, error) {
+	w.sent += int64(len(b))
+	w.r.mu.Lock()
+	w.entry.Sent = w.sent
+	w.r.mu.Unlock()
+	return w.ResponseWriter.Write(b)
 }
