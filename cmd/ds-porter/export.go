@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 
@@ -128,11 +129,13 @@ func baseName(title string) string {
 	return name
 }
 
-// digestName names what has no usable name; a colon is none on some systems.
-func digestName(d client.Digest) string { return "sha256-" + d.Hex() }
+// digestPrefix begins the names of what has no usable name; a colon is none on some systems.
+const digestPrefix = "sha256-"
+
+func digestName(d client.Digest) string { return digestPrefix + d.Hex() }
 
 // plainName reports whether s is a harmless file name on every system: visible characters only, not hidden, no
-// option, no device of Windows.
+// option, no device of Windows, and not the digest of something else.
 func plainName(s string) bool {
 	if s == "" || len(s) > 200 || !utf8.ValidString(s) || strings.ContainsAny(s, `/\<>:"|?*`) {
 		return false
@@ -141,6 +144,9 @@ func plainName(s string) bool {
 		return false
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return false
+	}
+	if len(s) >= len(digestPrefix) && strings.EqualFold(s[:len(digestPrefix)], digestPrefix) {
 		return false
 	}
 	stem, _, _ := strings.Cut(strings.ToUpper(s), ".")
@@ -213,16 +219,30 @@ func (f *file) stage(ctx context.Context, in *client.Invocation, root *os.Root) 
 	return errors.Join(err, b.Close())
 }
 
-// hostError says in the user's words what the file system refused at name. Errors of ds pass.
+// hostError says in the user's words what the file system refused at name, the same on every system. Errors of
+// ds pass.
 func hostError(name string, err error) error {
 	if hostabi.ReasonOf(err) != "" {
 		return err
 	}
-	cause := err
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		cause = e.Err
-	} else if e, ok := errors.AsType[*os.LinkError](err); ok {
-		cause = e.Err
+	var text string
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		text = "no such file or directory"
+	case errors.Is(err, fs.ErrPermission):
+		text = "permission denied"
+	case errors.Is(err, fs.ErrExist):
+		text = "a file is in the way"
+	case errors.Is(err, syscall.EROFS): // the sandbox says so of a directory outside of what it opens
+		text = "read-only here, or its parent directory does not exist"
+	default:
+		cause := err
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			cause = e.Err
+		} else if e, ok := errors.AsType[*os.LinkError](err); ok {
+			cause = e.Err
+		}
+		text = strings.ToLower(cause.Error())
 	}
-	return client.Usagef("%s: %v", name, cause)
+	return client.Usagef("%s: %s", name, text)
 }
