@@ -192,6 +192,20 @@ func TestManifestErrors(t *testing.T) {
 	}
 }
 
+func TestParseManifestWith(t *testing.T) {
+	text := head + "capabilities:\n  - cap: net.http\n    scope: [good, bad]\n    reason: r\n  - {cap: fs.read, scope: bad, reason: r}\n"
+	_, _, err := ParseManifestWith("plugin.yaml", []byte(text), func(name Name, c hostabi.Capability, scope string) error {
+		if scope != "bad" {
+			return nil
+		}
+		return errors.New(string(name) + " " + string(c) + " " + scope)
+	})
+	p, _ := errors.AsType[Problems](err)
+	if got := p.Error(); got != "plugin.yaml:8:19: x net.http bad\nplugin.yaml:10:27: x fs.read bad" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestManifestWarnings(t *testing.T) {
 	m, warnings, err := ParseManifest("plugin.yaml", []byte(head+"lisense: MIT\nlimits: {gpu: 1}\nlater: {a: b}\n"))
 	if err != nil || m == nil {

@@ -86,7 +86,7 @@ func TestCheck(t *testing.T) {
 		scope   string
 		yes, no string // resources, separated by spaces; ~ is the home directory
 	}{
-		{"config.read", "own", "settings.s3.bucket settings.s3.a.b.0", "settings.s3 settings.s4.bucket cache.dir settings.s3. settings.s3..x own settings.s3.*"},
+		{"config.read", "own", "settings.s3.bucket settings.s3.a.b.0 settings.s3.hooks.a/b:1", "settings.s3 settings.s4.bucket cache.dir settings.s3. settings.s3..x own settings.s3.*"},
 		{"config.read", "registry.*", "registry.default", "registry registry.a.b registry. REGISTRY.default"},
 		{"config.read", "**", "a a.b.c", "a..b"},
 		{"secret.read", "settings.s3.credentials.*", "settings.s3.credentials.key", "settings.s3.credentials settings.s3.credentials.a.b registry:ghcr.io"},

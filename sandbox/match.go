@@ -41,7 +41,7 @@ func resource(c hostabi.Capability, text string) (Scope, error) {
 			s.form, s.segs = registryOf, []seg{{literal, host}}
 			return s, nil
 		}
-		return s, s.literalDots(text, validKeyPart)
+		return s, s.literalDots(text, keyPart)
 	case hostabi.EventsPublish:
 		return s, s.literalDots(text, validTopicPart)
 	case hostabi.EventsSubscribe:
@@ -96,6 +96,11 @@ func (s *Scope) literalDots(text string, valid func(string) bool) error {
 	}
 	s.form, s.segs = dotted, literalSegs(parts)
 	return nil
+}
+
+// keyPart accepts what can be a key of a map in a configuration file; scopes take less.
+func keyPart(p string) bool {
+	return p != "" && !strings.ContainsFunc(p, func(r rune) bool { return r <= 0x20 || r == 0x7f || r == '*' })
 }
 
 func (s *Scope) literalBlob(text string) error {
