@@ -3,9 +3,14 @@ package registry
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/delivery-station/ds/hostabi"
 )
 
 func TestGate(t *testing.T) {
@@ -120,4 +125,46 @@ func TestBackoff(t *testing.T) {
 	if d := backoff(1 << 20); d > 11*time.Second {
 		t.Errorf("a late repeat waits %s", d)
 	}
+}
+
+// TestGuard: an API request to a host that only a server named is refused before anything is sent.
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	c, err := New(Options{Transport: refuseAll{t}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.host(Reference{Host: "a.example", Repository: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := &closed{Reader: strings.NewReader("x")}
+	q, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://b.example/v2/x/blobs/uploads/1", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := h.client.Do(q)
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	if hostabi.ReasonOf(err) != hostabi.ReasonAddressDenied || !body.done {
+		t.Errorf("%v, body closed: %v", err, body.done)
+	}
+}
+
+type refuseAll struct{ t *testing.T }
+
+func (r refuseAll) RoundTrip(q *http.Request) (*http.Response, error) {
+	r.t.Errorf("%s was sent", q.URL)
+	return nil, errors.New("refused")
+}
+
+type closed struct {
+	io.Reader
+	done bool
+}
+
+func (c *closed) Close() error {
+	c.done = true
+	return nil
 }
