@@ -54,7 +54,7 @@ func (s *Store) absent(ctx context.Context, v *View, d hostabi.Digest) error {
 	}
 }
 
-// takeOff locks the digest. Where locks do not work, everybody ingests for himself.
+// takeOff locks the digest: it waits as long as the holder's prefix grows.
 func (s *Store) takeOff(ctx context.Context, d hostabi.Digest) (unlock func() error, err error) {
 	var length int64 = -1
 	grown := time.Now()

@@ -259,45 +259,31 @@ func TestCloseWithoutAutoCleanKeepsAll(t *testing.T) {
 // gc runs when it is due and not at the end of each command.
 func TestGCIsDue(t *testing.T) {
 	h := newStore(t, cache.Options{AutoClean: true, MaxSize: 1 << 30})
-	ran := func() bool {
+	lock := filepath.Join(h.dir, ".ds/gc.lock") // its time is that of the last gc
+	for _, c := range []struct {
+		name   string
+		before time.Duration // since the last gc, 0 = never
+		do     func()
+		runs   bool
+	}{
+		{"never ran", 0, func() { h.simple("a") }, true},
+		{"ran lately", time.Hour, func() { h.simple("b") }, false},
+		{"ran yesterday", 25 * time.Hour, func() { h.simple("c") }, true},
+		{"ran in the future", -25 * time.Hour, func() { h.simple("d") }, true},
+		{"nothing written", 25 * time.Hour, func() { _, err := h.s.RunDir(); h.must(err) }, false},
+		{"too big", time.Hour, func() { h.o.MaxSize = 1; h.s = h.another(); h.simple("e") }, true},
+	} {
+		if c.before != 0 {
+			h.must(os.Chtimes(lock, time.Time{}, time.Now().Add(-c.before)))
+		}
+		c.do()
 		h.must(h.s.Close())
-		fi, err := os.Stat(filepath.Join(h.dir, ".ds/gc.lock"))
-		h.must(err)
 		h.s = h.another()
-		return !fi.ModTime().Equal(time.Unix(1_900_000_000, 0)) && time.Until(fi.ModTime()) < time.Hour
-	}
-	mark := func(ago time.Duration) {
-		h.must(os.Chtimes(filepath.Join(h.dir, ".ds/gc.lock"), time.Time{}, time.Now().Add(-ago)))
-	}
-	h.simple("a")
-	if !ran() {
-		t.Error("not at the first end")
-	}
-	before := func() time.Time {
-		fi, err := os.Stat(filepath.Join(h.dir, ".ds/gc.lock"))
+		fi, err := os.Stat(lock)
 		h.must(err)
-		return fi.ModTime()
-	}
-	mark(time.Hour)
-	at := before()
-	h.simple("b")
-	ran()
-	if !before().Equal(at) {
-		t.Error("ran although nothing was due")
-	}
-	mark(25 * time.Hour)
-	at = before()
-	h.simple("c")
-	ran()
-	if before().Equal(at) {
-		t.Error("not after a day")
-	}
-	mark(time.Hour)
-	at = before()
-	h.s.View("porter", "") // a process that wrote nothing
-	ran()
-	if !before().Equal(at) {
-		t.Error("ran for a process that wrote nothing")
+		if ran := time.Since(fi.ModTime()).Abs() < time.Minute; ran != c.runs {
+			t.Errorf("%s: ran %v, want %v", c.name, ran, c.runs)
+		}
 	}
 }
 

@@ -169,7 +169,10 @@ func (s *Store) identify(d hostabi.Digest, keep bool) (atomicfile.File, atomicfi
 	}
 	var id atomicfile.ID
 	if err == nil {
-		id, err = atomicfile.FileID(f)
+		var ok bool
+		if id, ok = atomicfile.IDOf(fi); !ok {
+			id, err = atomicfile.FileID(f)
+		}
 	}
 	if err != nil || !keep {
 		_ = f.Close() // read only

@@ -10,6 +10,8 @@ import (
 	"github.com/delivery-station/ds/internal/atomicfile"
 )
 
+const sep = string(filepath.Separator)
+
 // version is the content of .ds/VERSION without its newline.
 const version = "1"
 
@@ -26,10 +28,16 @@ ds runs. Do not edit files below artifacts/: a changed blob is noticed and throw
 
 // Paths below the root, cache.md section 2.
 
-func (s *Store) artifacts() string                  { return filepath.Join(s.dir, "artifacts") }
-func (s *Store) entry(d hostabi.Digest) string      { return filepath.Join(s.dir, "artifacts", d.Hex()) }
-func (s *Store) blob(d hostabi.Digest) string       { return filepath.Join(s.entry(d), "blob") }
-func (s *Store) meta(d hostabi.Digest) string       { return filepath.Join(s.entry(d), "metadata.json") }
+// Those that a hit needs are concatenated: s.dir and digests are clean.
+
+func (s *Store) artifacts() string             { return s.dir + sep + "artifacts" }
+func (s *Store) entry(d hostabi.Digest) string { return s.dir + sep + "artifacts" + sep + d.Hex() }
+func (s *Store) blob(d hostabi.Digest) string {
+	return s.dir + sep + "artifacts" + sep + d.Hex() + sep + "blob"
+}
+func (s *Store) meta(d hostabi.Digest) string {
+	return s.dir + sep + "artifacts" + sep + d.Hex() + sep + "metadata.json"
+}
 func (s *Store) internal(name string) string        { return filepath.Join(s.dir, ".ds", name) }
 func (s *Store) versionFile() string                { return s.internal("VERSION") }
 func (s *Store) snapshotFile() string               { return s.internal("snapshot") }

@@ -15,6 +15,9 @@ import (
 const lockFlags = os.O_CREATE | os.O_RDONLY | syscall.O_NOFOLLOW
 
 func openFile(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	if flag&(os.O_WRONLY|os.O_RDWR) == 0 {
+		flag |= syscall.O_NONBLOCK // a FIFO in the place of a file must not hang us; files do not care
+	}
 	return os.OpenFile(name, flag|syscall.O_NOFOLLOW, perm)
 }
 
