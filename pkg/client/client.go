@@ -97,7 +97,7 @@ func (c *Client) Close() error {
 	err := c.flush()
 	c.mu.Lock()
 	s, own := c.session, c.own
-	if own {
+	if c.o.session == nil {
 		c.session, c.own, c.failed = nil, false, classify(hostabi.Errorf(hostabi.ReasonInterrupted, "the client is closed"))
 	}
 	c.mu.Unlock()

@@ -97,19 +97,30 @@ func (h *logHandler) Enabled(_ context.Context, l slog.Level) bool { return l >=
 
 // Handle implements slog.Handler.
 func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
-	out := hostv1lite.LogRecord{Level: int32(r.Level), Message: clip(r.Message)}
+	room := hostabi.MaxLogRecord
+	out := hostv1lite.LogRecord{Level: int32(r.Level), Message: clip(r.Message, room/2)}
+	room -= len(out.Message)
 	if !r.Time.IsZero() {
 		out.Time = r.Time.UnixMilli()
 	}
 	if n := len(h.attrs) + r.NumAttrs(); n > 0 {
 		out.Attributes = make(map[string]string, n)
 	}
+	add := func(a slog.Attr) {
+		key := clip(a.Key, 256)
+		if room <= len(key)+64 {
+			return
+		}
+		v := clip(a.Value.String(), room-len(key))
+		out.Attributes[key] = v
+		room -= len(key) + len(v)
+	}
 	for _, a := range h.attrs {
-		out.Attributes[a.Key] = clip(a.Value.String())
+		add(a)
 	}
 	r.Attrs(func(a slog.Attr) bool {
 		for _, a := range flatten(h.prefix, a) {
-			out.Attributes[a.Key] = clip(a.Value.String())
+			add(a)
 		}
 		return true
 	})
@@ -157,13 +168,14 @@ func flatten(prefix string, a slog.Attr) []slog.Attr {
 	return out
 }
 
-// clip keeps a text within what a record may hold, as UTF-8.
-func clip(s string) string {
-	const most = hostabi.MaxLogRecord / 4
-	if len(s) > most {
-		s = s[:most] + "…"
+// clip is s as UTF-8 of at most n bytes, n being 16 or more.
+func clip(s string, n int) string {
+	const more = "…"
+	s = strings.ToValidUTF8(s, "?")
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n-len(more)], "") + more
 	}
-	return strings.ToValidUTF8(s, "\uFFFD")
+	return s
 }
 
 // levelNotice is above slog's levels: the host prints such a record as it is, whatever its log level.
@@ -171,6 +183,6 @@ const levelNotice = 12
 
 // notice prints text on the user's terminal through the host.
 func (c *Client) notice(text string) error {
-	r := hostv1lite.LogRecord{Time: time.Now().UnixMilli(), Level: levelNotice, Message: clip(text)}
+	r := hostv1lite.LogRecord{Time: time.Now().UnixMilli(), Level: levelNotice, Message: clip(text, hostabi.MaxLogRecord)}
 	return c.invoke(context.Background(), hostv1lite.LogWrite, &hostv1lite.LogBatch{Records: []hostv1lite.LogRecord{r}}, &hostv1lite.Empty{})
 }

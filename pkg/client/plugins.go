@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/hostabi/hostv1lite"
@@ -67,6 +69,9 @@ func (c *Client) CallPlugin(ctx context.Context, name string, args []string, opt
 		opt(&o)
 	}
 	start := &hostv1lite.CallStart{Plugin: name, Args: args, Blobs: o.blobs}
+	if len(args) > 0 && isCommand(args[0]) { // the word that plugins.call is granted for
+		start.Command, start.Args = args[0], args[1:]
+	}
 	if d, ok := ctx.Deadline(); ok {
 		start.Timeout = max(1, time.Until(d).Milliseconds())
 	}
@@ -98,6 +103,10 @@ func (c *Client) CallPlugin(ctx context.Context, name string, args []string, opt
 			return nil, err
 		}
 	}
+}
+
+func isCommand(word string) bool {
+	return word != "" && word[0] != '-' && strings.IndexFunc(word, unicode.IsSpace) < 0
 }
 
 // feed sends r, which may be nil, as standard input and ends it.
