@@ -2,7 +2,6 @@ package sandbox
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -66,9 +65,7 @@ func loadPolicy(path string, adminOnly func(path string, f *os.File) error) (*Po
 }
 
 func policyError(path, format string, a ...any) error {
-	e := hostabi.Errorf(hostabi.ReasonPolicyFile, format, a...)
-	e.Op = ""
-	return e.WithMeta("file", path)
+	return hostabi.Errorf(hostabi.ReasonPolicyFile, format, a...).WithMeta("file", path)
 }
 
 // ParsePolicy reads the text of a policy file. Unknown keys are errors: a restriction must not be overlooked.
@@ -268,7 +265,3 @@ func (s source) covers(name string) bool {
 }
 
 var errNotAdmin = errors.New("it does not belong to the administrator")
-
-func writableByOthers(what string) error {
-	return fmt.Errorf("%s is writable by group or others", what)
-}

@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func rootOnly(what string, fi fs.FileInfo) error {
 		return errNotAdmin
 	}
 	if fi.Mode().Perm()&0o022 != 0 && fi.Mode()&(fs.ModeSticky|fs.ModeDir) != fs.ModeSticky|fs.ModeDir {
-		return writableByOthers(what)
+		return fmt.Errorf("%s is writable by group or others", what)
 	}
 	return nil
 }
