@@ -221,8 +221,8 @@ func packages(t *testing.T, root string) map[string][]file {
 		inPackageTest := strings.HasSuffix(f.name, "_test.go") && !f.test
 		for _, imp := range src.Imports {
 			p, _ := strconv.Unquote(imp.Path.Value)
-			// Unit tests of a package may use what dstest owns; layers hold for them as for the package.
-			if inPackageTest && !strings.HasPrefix(p, module+"/") {
+			// Unit tests of a package may use test kits and foreign modules; else layers hold for them too.
+			if inPackageTest && (!strings.HasPrefix(p, module+"/") || strings.HasSuffix(p, "test")) {
 				continue
 			}
 			f.imports = append(f.imports, p)

@@ -27,7 +27,7 @@ func main() {
 		{Name: "config", Summary: "print the setting greeting", Run: config},
 		{Name: "state", Summary: "count runs in the state store", Run: state},
 		{Name: "cache", Summary: "put a blob and read it back", Run: cache},
-		{Name: "denied", Summary: "try what was not granted", Run: denied},
+		{Name: "resolve", Summary: "print the digest of a reference", Args: []client.Arg{{Name: "ref", Type: "ref", Required: true}}, Run: resolve},
 		{Name: "call", Summary: "call another plugin and print what it says", Args: []client.Arg{{Name: "plugin", Required: true}, {Name: "words", Repeat: true}}, Run: call},
 		{Name: "relay", Summary: "listen, have another plugin publish, print its event", Args: []client.Arg{{Name: "plugin", Required: true}, {Name: "words", Repeat: true}}, Run: relay},
 		{Name: "publish", Summary: "publish probe.said", Args: []client.Arg{{Name: "text", Required: true}}, Run: publish},
@@ -146,10 +146,13 @@ func cache(ctx context.Context, in *client.Invocation) error {
 	return nil
 }
 
-func denied(ctx context.Context, in *client.Invocation) error {
-	_, err := in.Resolve(ctx, "ghcr.io/acme/secret:1")
-	fmt.Fprintln(in.Stdout, "denied:", errors.Is(err, client.ErrDenied))
-	return err
+func resolve(ctx context.Context, in *client.Invocation) error {
+	d, err := in.Resolve(ctx, in.Args[0])
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(in.Stdout, d.Digest)
+	return nil
 }
 
 func call(ctx context.Context, in *client.Invocation) error {
