@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/delivery-station/ds/cache"
+	"github.com/delivery-station/ds/config"
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/hostabi/host"
 	"github.com/delivery-station/ds/hostabi/hostv1"
@@ -243,7 +244,7 @@ func (p *parts) canonical(ref string) (string, error) {
 // userSetting is a value that the user set, never a default: only such a value counts in a scope.
 func (p *parts) userSetting(key string) (string, bool) {
 	v, ok := p.a.cfg.Get("plugins." + key)
-	if !ok {
+	if !ok || v.Origin.Layer == config.Default {
 		return "", false
 	}
 	s, ok := v.Effective.(string)
