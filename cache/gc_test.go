@@ -519,3 +519,53 @@ func TestHammer(t *testing.T) {
 	h.evict(hostabi.EvictOptions{ExpiredOnly: true})
 	h.exact()
 }
+
+// A lease that is written when gc has decided already, but not yet renamed, still holds.
+func TestLeaseAtTheLastMoment(t *testing.T) {
+	for name, hold := range map[string]func(*harness, *cache.Store, hostabi.Digest) error{
+		"lease": func(h *harness, s *cache.Store, d hostabi.Digest) error {
+			_, err := s.View("porter", "").Path(h.Context(), d)
+			return err
+		},
+		"pin": func(h *harness, s *cache.Store, d hostabi.Digest) error {
+			return s.Pin(h.Context(), d, "porter", time.Now().Add(time.Hour))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newStore(t, cache.Options{})
+			d := h.simple("x")
+			other := h.another()
+			held := false
+			h.o.FS = &faultFS{FS: realFS(), change: func(op, to string) error {
+				if op == "rename" && strings.HasPrefix(filepath.Base(to), "t") && !held {
+					held = true
+					return hold(h, other, d)
+				}
+				return nil
+			}}
+			h.s = h.another()
+			if got := h.evict(hostabi.EvictOptions{}); len(got) != 0 || !held {
+				t.Errorf("evicted %v, held %v", got, held)
+			}
+			h.has(d, []byte("x"))
+			h.exact()
+		})
+	}
+}
+
+// The index may not know yet that an entry was used: the directory does.
+func TestEvictSeesUseByOthers(t *testing.T) {
+	h := newStore(t, cache.Options{})
+	ds := h.fill(4)
+	h.evict(hostabi.EvictOptions{MaxBytes: 1 << 30}) // the snapshot knows their order
+	h.age(ds[0], time.Minute)
+	u, err := h.s.Usage(t.Context())
+	h.must(err)
+	if got := keys(h.evict(hostabi.EvictOptions{MaxBytes: u.DiskBytes / 2})); !slices.Equal(got, sorted(ds[1:3]...)) {
+		t.Errorf("evicted %v, want the second and third", got)
+	}
+	h.must(os.Chtimes(filepath.Dir(h.blob(ds[3])), time.Time{}, time.Now().Add(1000*time.Hour))) // the clock jumped
+	if got := keys(h.evict(hostabi.EvictOptions{MaxBytes: u.DiskBytes / 4})); !slices.Equal(got, ds[:1]) {
+		t.Errorf("evicted %v, want the first: a time in the future is now", got)
+	}
+}
