@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -255,11 +256,9 @@ func (g *guest) setting(key string) string {
 func (g *guest) write(o *hostv1lite.OpenedBlob, b []byte) error {
 	h, err := g.s.Handle(o.Handle)
 	if err == nil {
-		if _, err = h.Write(b); err == nil {
-			return nil
-		}
+		_, err = h.Write(b)
 	}
-	if o.Path == "" {
+	if err == nil || o.Path == "" || hostabi.ReasonOf(err) != hostabi.ReasonBadHandle {
 		return err
 	}
 	f, err := os.OpenFile(o.Path, os.O_WRONLY|os.O_APPEND, 0)
@@ -308,8 +307,9 @@ func (g *guest) read(digest string) ([]byte, error) {
 	return b, err
 }
 
-// run calls a plugin to its end and returns its output and exit. Input is sent beside the receiving: a callee
-// may write before it has read all.
+// run calls a plugin to its end and returns its output and exit. Input is sent beside the receiving, since a
+// callee may write before it has read all; in a module, whose receiving stops all goroutines, before it, and
+// the queues of the stream must hold it.
 func (g *guest) run(start *hostv1lite.CallStart, stdin []byte) (stdout, stderr []byte, exit string, err error) {
 	st, err := g.open(hostv1lite.PluginsCall, &hostv1lite.CallRequest{Start: start})
 	if err != nil {
@@ -317,7 +317,7 @@ func (g *guest) run(start *hostv1lite.CallStart, stdin []byte) (stdout, stderr [
 	}
 	defer st.Close() //nolint:errcheck // ended
 	sent := make(chan error, 1)
-	go func() {
+	input := func() {
 		for piece := range slices.Chunk(stdin, 64<<10) {
 			if err := st.send(&hostv1lite.CallRequest{Stdin: piece}); err != nil {
 				sent <- err
@@ -325,7 +325,12 @@ func (g *guest) run(start *hostv1lite.CallStart, stdin []byte) (stdout, stderr [
 			}
 		}
 		sent <- st.CloseSend()
-	}()
+	}
+	if runtime.GOOS == "wasip1" {
+		input()
+	} else {
+		go input()
+	}
 	for {
 		var e hostv1lite.CallEvent
 		if err := st.recv(&e); errors.Is(err, io.EOF) {
