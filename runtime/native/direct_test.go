@@ -266,6 +266,13 @@ func TestChildKeepsStreams(t *testing.T) {
 	}
 }
 
+func TestClosedDescriptors(t *testing.T) {
+	t.Parallel()
+	if out, code := (call{name: "closer"}).output(t); out != "" || code != 6 {
+		t.Errorf("got %q, %d", out, code)
+	}
+}
+
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	release, n := make(chan struct{}), 0

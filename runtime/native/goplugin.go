@@ -16,7 +16,9 @@ import (
 	hclog "github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/delivery-station/ds/hostabi"
@@ -267,7 +269,7 @@ func (s *server) offer(broker *goplugin.GRPCBroker) uint32 {
 	}
 	id := broker.NextId()
 	listener, err := broker.Accept(id)
-	if err != nil {
+	if err != nil { // go-plugin leaves its listener to the garbage collector then
 		s.r.b.o.Log.Debug("no host services", "plugin", s.r.p.Name, "err", err)
 		return 0
 	}
@@ -379,7 +381,10 @@ func (s *server) end(p *process) {
 		s.mu.Lock()
 		conn := s.conn
 		s.mu.Unlock()
-		_ = conn.Invoke(ctx, "/plugin.GRPCController/Shutdown", &emptypb.Empty{}, &emptypb.Empty{}) // UNIMPLEMENTED is fine
+		err := conn.Invoke(ctx, "/plugin.GRPCController/Shutdown", &emptypb.Empty{}, &emptypb.Empty{})
+		if status.Code(err) == codes.Unimplemented { // another language
+			cancel()
+		}
 		select {
 		case <-p.done:
 			return

@@ -134,6 +134,11 @@ func guest(name string, args []string) int {
 				fmt.Println(e.Name(), target)
 			}
 		}
+	case "closer": // of everything it was given
+		for fd := range 5 {
+			_ = syscall.Close(fd)
+		}
+		return 6
 	case "rundir":
 		dir := os.Getenv("DS_RUN_DIR")
 		_ = os.WriteFile(filepath.Join(os.Getenv("TMPDIR"), "x"), nil, 0o600)

@@ -46,9 +46,8 @@ func TestLeaks(t *testing.T) {
 		}
 	})
 	eventually(t, "the goroutines are what they were", func() bool { return runtime.NumGoroutine() <= goroutines })
-	if got := openFiles(t); got > files {
-		t.Errorf("%d descriptors, %d before", got, files)
-	}
+	runtime.GC() // go-plugin leaves the listener of a refused Accept to it (another language's server)
+	eventually(t, "the descriptors are what they were", func() bool { return len(openFiles(t)) <= len(files) })
 	for _, dir := range []string{tmp, filepath.Join(sock, "ds-"+uid())} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
@@ -62,11 +61,15 @@ func TestLeaks(t *testing.T) {
 	}
 }
 
-func openFiles(t *testing.T) int {
+func openFiles(t *testing.T) (files []string) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(entries)
+	for _, e := range entries {
+		target, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		files = append(files, e.Name()+" "+target)
+	}
+	return files
 }

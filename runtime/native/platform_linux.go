@@ -67,6 +67,14 @@ func limitWorker(pid int, cpuSeconds, dataBytes uint64) error {
 	return nil
 }
 
+// maxMemory is the most memory that an ended process had resident, in bytes.
+func maxMemory(s *os.ProcessState) int64 {
+	if u, ok := s.SysUsage().(*syscall.Rusage); ok {
+		return int64(u.Maxrss) << 10 //nolint:unconvert // 32 bits on some
+	}
+	return 0
+}
+
 // noexec reports whether f lies on a file system from which nothing may be executed.
 func noexec(f *os.File) bool {
 	var st unix.Statfs_t

@@ -20,6 +20,8 @@ func limitCore(int) {}
 // limitWorker: limits of another process cannot be set here; the wall clock bounds a worker.
 func limitWorker(int, uint64, uint64) error { return nil }
 
+func maxMemory(*os.ProcessState) int64 { return 0 }
+
 func noexec(*os.File) bool { return false }
 
 func self() (string, error) { return os.Executable() }

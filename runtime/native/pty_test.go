@@ -50,7 +50,7 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// TestKeyboard: the terminal itself interrupts the plugin, once; ds adds nothing.
+// TestKeyboard: the terminal itself interrupts the plugin, once; ds in the foreground adds nothing.
 func TestKeyboard(t *testing.T) {
 	t.Parallel()
 	ptmx, tty, err := pty.Open()
@@ -71,6 +71,9 @@ func TestKeyboard(t *testing.T) {
 	}
 	tty.Close()
 	readLine(t, ptmx)
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil { // to ds alone, which is in the foreground
+		t.Fatal(err)
+	}
 	if _, err := ptmx.Write([]byte{3}); err != nil { // Ctrl-C
 		t.Fatal(err)
 	}

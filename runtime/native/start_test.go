@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,6 +86,31 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNoexec needs a file system that is mounted noexec and that we may write to.
+func TestNoexec(t *testing.T) {
+	t.Parallel()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Skip("needs /proc: ", err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[2] != "tmpfs" || !slices.Contains(strings.Split(f[3], ","), "noexec") {
+			continue
+		}
+		dir, err := os.MkdirTemp(f[1], "ds")
+		if err != nil {
+			continue
+		}
+		defer os.RemoveAll(dir)
+		path := filepath.Join(dir, "ds-x")
+		writeFile(t, path, []byte("#!/bin/sh\n"), 0o755)
+		wantError(t, call{name: "x", path: path}.refused(t), hostabi.ReasonStartFailed, "ds-x is on a noexec mount")
+		return
+	}
+	t.Skip("no writable noexec mount here")
 }
 
 // TestBusyProgram: a program that is open for writing is tried again and then refused.

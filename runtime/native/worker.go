@@ -15,11 +15,11 @@ import (
 type WorkerLimits struct {
 	Wall, CPU time.Duration
 	Memory    int64  // bytes of data
-	Dir       string // its working directory; the only one it may write where workers are confined
+	Dir       string // the only directory it may write where workers are confined; which is nowhere yet
 }
 
-// Worker runs this executable once more with argv (without the program name), an empty environment and stdin,
-// within l, and returns what it printed. It is not confined. A worker that l or ctx ends is TOO_LARGE or
+// Worker runs this executable once more with argv (without the program name), an empty environment, stdin and
+// the working directory /, within l, and returns what it printed. It is not confined. A worker that l or ctx ends is TOO_LARGE or
 // INTERRUPTED; another that fails is INTERNAL with *plugin.ExitError as its cause and its first line of error
 // text as the message.
 func (b *Backend) Worker(ctx context.Context, argv []string, stdin io.Reader, l WorkerLimits) (stdout []byte, err error) {
@@ -33,19 +33,26 @@ func (b *Backend) Worker(ctx context.Context, argv []string, stdin io.Reader, l 
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonInternal, "worker: %w", err)
 	}
-	p, err := launch(command{path: path, argv: append([]string{"ds"}, argv...), dir: l.Dir, env: []string{}, files: std.child[:]})
+	p, err := launch(command{path: path, argv: append([]string{"ds"}, argv...), dir: "/", env: []string{}, files: std.child[:]})
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonStartFailed, "worker: %w", err)
 	}
 	limited := limitWorker(p.proc.Pid, uint64((l.CPU+time.Second-1)/time.Second), uint64(max(l.Memory, 0))) //nolint:gosec // not negative
 	std.started()
 	ended := p.waitWorker(ctx, l.Wall)
+	if ended != nil && ctx.Err() != nil {
+		ended = ctx.Err() // not ours
+	} else if ended != nil {
+		ended = errWall
+	}
 	std.finish()
 	if err := std.err(); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), workerError(p, ended, limited, text.String())
+	return out.Bytes(), workerError(p, l, ended, limited, text.String())
 }
+
+var errWall = errors.New("out of time")
 
 // waitWorker waits for the end of the worker and kills it at the end of ctx or wall, whose error it returns.
 func (p *process) waitWorker(ctx context.Context, wall time.Duration) error {
@@ -64,13 +71,15 @@ func (p *process) waitWorker(ctx context.Context, wall time.Duration) error {
 	}
 }
 
-func workerError(p *process, ended, limited error, text string) error {
+func workerError(p *process, l WorkerLimits, ended, limited error, text string) error {
 	exit := p.result()
 	_, signal := exitStatus(p.state)
 	switch {
 	case errors.Is(ended, context.Canceled):
 		return hostabi.Errorf(hostabi.ReasonInterrupted, "worker: interrupted")
-	case ended != nil, signal != 0, exit != nil && outOfMemory(text):
+	case errors.Is(ended, context.DeadlineExceeded):
+		return hostabi.Errorf(hostabi.ReasonTimeout, "worker: stopped at the deadline")
+	case ended != nil, signal != 0, exit != nil && outOfMemory(p, l.Memory, text):
 		return hostabi.Errorf(hostabi.ReasonTooLarge, "worker: needs more than it may use")
 	case exit != nil:
 		first, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
@@ -81,9 +90,15 @@ func workerError(p *process, ended, limited error, text string) error {
 	return nil
 }
 
-// outOfMemory recognises the last words of the Go runtime at its data limit.
-func outOfMemory(text string) bool {
-	return strings.Contains(text, "out of memory") || strings.Contains(text, "cannot allocate memory")
+// outOfMemory recognises a Go program at its data limit: by its last words, or, since the runtime may also
+// fault there, by a crash while it used most of what it may.
+func outOfMemory(p *process, limit int64, text string) bool {
+	if strings.Contains(text, "out of memory") || strings.Contains(text, "cannot allocate memory") {
+		return true
+	}
+	const crash = 2 // exit status of the Go runtime
+	code, _ := exitStatus(p.state)
+	return code == crash && limit > 0 && maxMemory(p.state) > limit/2
 }
 
 // bounded is a buffer that takes no more than left bytes: beyond them it cuts or fails with QUOTA.
