@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sync"
 
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/errdef"
@@ -186,15 +187,16 @@ func (r *remoteRepo) put(ctx context.Context, d hostabi.Descriptor, src io.ReadS
 		}
 		body := &uploadBody{src: src, count: count}
 		err := r.repo.Blobs().Push(ctx, toOCI(d), body)
+		begun, broken := body.end()
 		if err == nil {
 			return nil
 		}
-		if body.err != nil { // the source failed, not the registry
-			return body.err
+		if broken != nil { // the source failed, not the registry
+			return broken
 		}
 		// A POST was repeated by the transport; a 401 or 404 here is a token or session that ended under way.
 		lost, _ := status(err)
-		again := body.begun && (uploadTransient(ctx, err) || (n == 0 && (lost == 401 || lost == 404)))
+		again := begun && (uploadTransient(ctx, err) || (n == 0 && (lost == 401 || lost == 404)))
 		if !again || n >= r.c.o.Retry.Attempts {
 			return err
 		}
@@ -216,15 +218,25 @@ func uploadTransient(ctx context.Context, err error) bool {
 }
 
 // uploadBody is a source that net/http cannot close or recognise, and that remembers its own failure.
+// net/http may go on reading after it gave an answer; end keeps it off the source from there on.
 type uploadBody struct {
+	mu    sync.Mutex
 	src   io.Reader
 	count func(int64)
 	begun bool
+	ended bool
 	sent  int64
 	err   error
 }
 
+var errUploadEnded = errors.New("upload ended")
+
 func (b *uploadBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return 0, errUploadEnded
+	}
 	b.begun = true
 	n, err := b.src.Read(p)
 	b.sent += int64(n)
@@ -235,6 +247,14 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 		b.err = err
 	}
 	return n, err
+}
+
+// end waits for a Read in progress and reports whether there was any, and how the source failed.
+func (b *uploadBody) end() (begun bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
+	return b.begun, b.err
 }
 
 func (r *remoteRepo) putManifest(ctx context.Context, d hostabi.Descriptor, body []byte) error {
