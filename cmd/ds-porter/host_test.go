@@ -1,4 +1,4 @@
-//go:build !wasip1 // a host runs elsewhere
+//go:build !wasip1
 
 package main_test
 

@@ -11,8 +11,6 @@ import (
 // version is the version in plugin.yaml.
 const version = "0.1.0"
 
-func main() { client.Main(app()) }
-
 // app is the whole program. plugin.yaml repeats its command tree, so that ds need not start it to print help.
 func app() client.App {
 	return client.App{
