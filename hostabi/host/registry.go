@@ -107,28 +107,56 @@ func checkTags(tags []string) error {
 
 // Resolve implements hostv1.RegistryServer.
 func (*registryService) Resolve(ctx context.Context, req *hostv1.RefRequest) (*hostv1.Descriptor, error) {
-	p, err := sessionOf(ctx).puller()
+	s := sessionOf(ctx)
+	p, err := s.puller()
 	if err != nil {
 		return nil, err
 	}
 	var d hostabi.Descriptor
-	switch r, ok := p.(PlatformResolver); {
-	case ok:
-		var want *hostabi.Platform
-		if req.GetPlatform() != nil {
-			want = new(platform(req.GetPlatform()))
-		}
-		d, err = r.ResolvePlatform(ctx, req.GetRef(), want, req.GetFresh())
-	case req.GetPlatform() != nil:
-		return nil, hostabi.Errorf(hostabi.ReasonFeatureMissing, "this host resolves no platform")
-	default:
+	if f, ok := p.(FreshResolver); ok && req.GetFresh() {
+		d, err = f.ResolveFresh(ctx, req.GetRef())
+	} else {
 		d, err = p.Resolve(ctx, req.GetRef())
+	}
+	if err == nil && req.GetPlatform() != nil && isIndex(d.MediaType) {
+		d, err = s.resolvePlatform(ctx, p, d, req)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return descriptor(d), nil
 }
+
+// resolvePlatform finds the manifest of one platform below the index root. Which one fits is the client's to
+// say: the host pulls that manifest, which is small, and takes what came.
+func (s *Session) resolvePlatform(ctx context.Context, p Puller, root hostabi.Descriptor, req *hostv1.RefRequest) (hostabi.Descriptor, error) {
+	repo, err := s.canonical(req.GetRef())
+	if err != nil {
+		return root, err
+	}
+	into, err := s.pullSink(repo)
+	if err != nil {
+		return root, err
+	}
+	want := platform(req.GetPlatform())
+	found := hostabi.Descriptor{}
+	o := hostabi.PullOptions{Platforms: []hostabi.Platform{want}, ManifestsOnly: true}
+	_, err = p.Pull(ctx, repo+"@"+string(root.Digest), o, into, func(pr hostabi.Progress) {
+		if t := pr.Transfer; t != nil && !isIndex(t.Descriptor.MediaType) {
+			found = t.Descriptor
+		}
+	})
+	if err == nil && found.Digest == "" {
+		err = hostabi.Errorf(hostabi.ReasonRefNotFound, "reference %s: has nothing for %s", clean(req.GetRef(), 200), want)
+	}
+	if found.Platform == nil {
+		found.Platform = &want
+	}
+	found.Ref = root.Ref
+	return found, err
+}
+
+func isIndex(mediaType string) bool { return mediaType == mediaIndex || mediaType == dockerList }
 
 // Pull implements hostv1.RegistryServer.
 func (*registryService) Pull(req *hostv1.PullRequest, out grpc.ServerStreamingServer[hostv1.PullEvent]) error {
@@ -153,7 +181,7 @@ func (*registryService) Pull(req *hostv1.PullRequest, out grpc.ServerStreamingSe
 		o.Platforms = append(o.Platforms, platform(p))
 	}
 	var root hostabi.Descriptor
-	var fetched, cached int
+	var fetched, cached int64 // bytes
 	err = conflate(out.Context(), func(ctx context.Context, report func(hostabi.Progress)) error {
 		d, err := p.Pull(ctx, req.GetRef(), o, into, report)
 		root = d
@@ -163,9 +191,9 @@ func (*registryService) Pull(req *hostv1.PullRequest, out grpc.ServerStreamingSe
 			return out.Send(&hostv1.PullEvent{Event: &hostv1.PullEvent_Progress{Progress: progress(*pr)}})
 		}
 		if pr.Transfer.How == hostabi.ByNetwork {
-			fetched++
+			fetched += pr.Transfer.Descriptor.Size
 		} else {
-			cached++
+			cached += pr.Transfer.Descriptor.Size
 		}
 		return out.Send(&hostv1.PullEvent{Event: &hostv1.PullEvent_Blob{Blob: transfer(*pr.Transfer)}})
 	})

@@ -96,10 +96,9 @@ type Terminal interface {
 	Rows(w io.Writer, format string, r hostabi.Rows) error
 }
 
-// PlatformResolver is found by type assertion on a Puller. p nil means the root that ref names; fresh skips
-// the memory of tags.
-type PlatformResolver interface {
-	ResolvePlatform(ctx context.Context, ref string, p *hostabi.Platform, fresh bool) (hostabi.Descriptor, error)
+// FreshResolver is found by type assertion on a Puller: Resolve without the memory of tags.
+type FreshResolver interface {
+	ResolveFresh(ctx context.Context, ref string) (hostabi.Descriptor, error)
 }
 
 // Limiter is found by type assertion on a Cache: it bounds what owner may have in the cache together, the

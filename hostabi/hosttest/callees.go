@@ -122,7 +122,7 @@ func (c *callees) session(name plugin.Name, inv *plugin.Invocation, granted map[
 	p := installed(name, nil)
 	own := *inv
 	own.ID = fmt.Sprintf("%032d", len(inv.Chain))
-	return c.w.Registrar.Open(p, c.w.box(p, &own, granted), &own)
+	return c.w.Registrar.Open(p, c.w.Grant(p, &own, granted), &own)
 }
 
 // read tries to read a blob or to write the caller's state, with cache.read own and nothing else.

@@ -111,7 +111,7 @@ func (w *World) Invocation(args ...string) *plugin.Invocation {
 
 // Box is the effective grants of the plugin under test.
 func (w *World) Box(inv *plugin.Invocation) *sandbox.Box {
-	return w.box(w.Installed, inv, map[hostabi.Capability]sandbox.Scopes{
+	return w.Grant(w.Installed, inv, map[hostabi.Capability]sandbox.Scopes{
 		hostabi.ConfigRead:      {Scope: []string{"own"}},
 		hostabi.SecretRead:      {Scope: []string{"settings.kit.open.*"}},
 		hostabi.CacheRead:       {Scope: []string{"own"}},
@@ -130,8 +130,8 @@ func (w *World) Box(inv *plugin.Invocation) *sandbox.Box {
 	})
 }
 
-// box grants what it requests.
-func (w *World) box(p *plugin.Installed, inv *plugin.Invocation, granted map[hostabi.Capability]sandbox.Scopes) *sandbox.Box {
+// Grant is the box of a run of p that requests and is granted the same.
+func (w *World) Grant(p *plugin.Installed, inv *plugin.Invocation, granted map[hostabi.Capability]sandbox.Scopes) *sandbox.Box {
 	own := *p
 	m := *p.Manifest
 	for _, c := range hostabi.Capabilities() {
