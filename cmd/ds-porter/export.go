@@ -160,7 +160,7 @@ func plainName(s string) bool {
 
 // write stages all files beside their places and renames them only when every one is whole.
 func write(ctx context.Context, in *client.Invocation, dir string, files []file) (err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the user's own directory, like any tool makes it
 		return err
 	}
 	root, err := os.OpenRoot(dir)

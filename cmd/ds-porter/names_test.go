@@ -97,10 +97,20 @@ func TestPlan(t *testing.T) {
 		{"title that takes a digest's name", []client.Artifact{artifact(none, layer(hexB, "a"), layer("", "b"))}, false, []string{hexA, hexB}, 1},
 		{"hostile title", []client.Artifact{artifact(none, layer("..", "a"), layer("../../x", "b"))}, false, []string{hexA, "x"}, 1},
 		{"placeholder", []client.Artifact{artifact(none, client.Layer{Descriptor: client.Descriptor{MediaType: mediaEmpty}})}, false, nil, 0},
-		{"two platforms", []client.Artifact{artifact(platform("linux/amd64"), layer("x", "a")), artifact(platform("linux/arm64"), layer("x", "b"))}, true,
-			[]string{"linux/amd64/x", "linux/arm64/x"}, 0},
-		{"two variants", []client.Artifact{artifact(platform("linux/arm/v6"), layer("x", "a")), artifact(platform("linux/arm/v7"), layer("x", "b"))}, true,
-			[]string{"linux/arm/x", "linux/arm/v7/x"}, 0},
+		{
+			"two platforms",
+			[]client.Artifact{artifact(platform("linux/amd64"), layer("x", "a")), artifact(platform("linux/arm64"), layer("x", "b"))},
+			true,
+			[]string{"linux/amd64/x", "linux/arm64/x"},
+			0,
+		},
+		{
+			"two variants",
+			[]client.Artifact{artifact(platform("linux/arm/v6"), layer("x", "a")), artifact(platform("linux/arm/v7"), layer("x", "b"))},
+			true,
+			[]string{"linux/arm/x", "linux/arm/v7/x"},
+			0,
+		},
 		{"one of several asked", []client.Artifact{artifact(platform("linux/amd64"), layer("x", "a"))}, true, []string{"linux/amd64/x"}, 0},
 		{"one asked", []client.Artifact{artifact(platform("linux/amd64"), layer("x", "a"))}, false, []string{"x"}, 0},
 	} {
@@ -122,8 +132,13 @@ func TestPlan(t *testing.T) {
 func TestHostilePlatforms(t *testing.T) {
 	t.Parallel()
 	for _, p := range []client.Platform{
-		{OS: "..", Architecture: ".."}, {OS: "linux/../..", Architecture: "x"}, {OS: "/etc", Architecture: "cron.d"},
-		{OS: "linux", Architecture: `..\..`}, {OS: "", Architecture: "amd64"}, {OS: "nul", Architecture: "amd64"}, {OS: "a\x00", Architecture: "b"},
+		{OS: "..", Architecture: ".."},
+		{OS: "linux/../..", Architecture: "x"},
+		{OS: "/etc", Architecture: "cron.d"},
+		{OS: "linux", Architecture: `..\..`},
+		{OS: "", Architecture: "amd64"},
+		{OS: "nul", Architecture: "amd64"},
+		{OS: "a\x00", Architecture: "b"},
 	} {
 		files, _ := plan([]client.Artifact{artifact(&p, layer("x", "a")), artifact(&p, layer("x", "b"))}, true)
 		if len(files) == 0 {
