@@ -31,6 +31,8 @@ import (
 func TestMain(m *testing.M) {
 	name, isGuest := strings.CutPrefix(filepath.Base(os.Args[0]), "ds-")
 	switch {
+	case isGuest && name == "sdk":
+		serveSDK()
 	case isGuest && strings.HasPrefix(name, "gp"):
 		serveGoPlugin(name)
 	case isGuest:
