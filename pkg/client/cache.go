@@ -109,7 +109,9 @@ type Blob struct {
 	path   string
 	info   BlobInfo
 	f      *os.File
-	own    bool // Close closes f
+	own    bool  // Close closes f
+	temp   bool  // and removes it
+	read   int64 // bytes taken from h alone
 	h      io.ReadWriteCloser
 	closed bool
 }
@@ -139,8 +141,48 @@ func (b *Blob) open(o *hostv1lite.OpenedBlob) error {
 	if herr != nil {
 		return errors.Join(err, herr)
 	}
-	b.h = h
+	b.h, b.path = h, ""
 	return nil
+}
+
+// file makes b a file if it is only a handle, which can be read in order and no other way: a second handle
+// is copied to a temporary file.
+func (b *Blob) file() (*os.File, error) {
+	if b.closed {
+		return nil, os.ErrClosed
+	}
+	if b.f != nil {
+		return b.f, nil
+	}
+	f, err := os.CreateTemp("", "blob-*")
+	if err != nil {
+		return nil, classify(hostabi.Errorf(hostabi.ReasonReadOnly, "blob: neither its file nor a temporary one can be opened: %w", err))
+	}
+	if err = b.copyTo(f); err == nil {
+		_, err = f.Seek(b.read, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	b.f, b.own, b.temp = f, true, true
+	return f, nil
+}
+
+func (b *Blob) copyTo(f *os.File) error {
+	var o hostv1lite.OpenedBlob
+	req := &hostv1lite.OpenBlobRequest{Digest: string(b.info.Digest)}
+	if err := b.c.invoke(context.Background(), hostv1lite.CacheOpen, req, &o); err != nil {
+		return err
+	}
+	s, err := b.c.Session()
+	if err != nil {
+		return err
+	}
+	h, err := s.Handle(o.Handle)
+	if err == nil {
+		_, err = io.CopyBuffer(onlyWriter{f}, onlyReader{h}, make([]byte, chunk))
+	}
+	return errors.Join(err, b.c.release(o.Handle))
 }
 
 // Read implements io.Reader.
@@ -151,7 +193,9 @@ func (b *Blob) Read(p []byte) (int, error) {
 	case b.f != nil:
 		return b.f.Read(p)
 	}
-	return b.h.Read(p)
+	n, err := b.h.Read(p)
+	b.read += int64(n)
+	return n, err
 }
 
 // WriteTo implements io.WriterTo, so that copies between files can stay in the kernel.
@@ -162,29 +206,29 @@ func (b *Blob) WriteTo(w io.Writer) (int64, error) {
 	case b.f != nil:
 		return io.Copy(w, b.f)
 	}
-	return io.CopyBuffer(w, onlyReader{b.h}, make([]byte, chunk))
+	n, err := io.CopyBuffer(onlyWriter{w}, onlyReader{b.h}, make([]byte, chunk))
+	b.read += n
+	return n, err
 }
 
 type onlyReader struct{ io.Reader }
 
 // ReadAt implements io.ReaderAt.
 func (b *Blob) ReadAt(p []byte, off int64) (int, error) {
-	if b.f == nil {
-		return 0, noFile()
+	f, err := b.file()
+	if err != nil {
+		return 0, err
 	}
-	return b.f.ReadAt(p, off)
+	return f.ReadAt(p, off)
 }
 
 // Seek implements io.Seeker.
 func (b *Blob) Seek(offset int64, whence int) (int64, error) {
-	if b.f == nil {
-		return 0, noFile()
+	f, err := b.file()
+	if err != nil {
+		return 0, err
 	}
-	return b.f.Seek(offset, whence)
-}
-
-func noFile() error {
-	return classify(hostabi.Errorf(hostabi.ReasonUnknownMethod, "blob: this host offers no file for it, only reading in order"))
+	return f.Seek(offset, whence)
 }
 
 // Path is where other programs and libraries can read the blob until Close; it may be empty when the host
@@ -203,6 +247,9 @@ func (b *Blob) Close() error {
 	var errs []error
 	if b.own {
 		errs = append(errs, b.f.Close())
+	}
+	if b.temp {
+		errs = append(errs, os.Remove(b.f.Name()))
 	}
 	if b.h != nil {
 		errs = append(errs, b.h.Close())

@@ -699,3 +699,61 @@ func (f failed) Stream(context.Context, string, hostabi.Encoding) (hostabi.Strea
 }
 func (f failed) Handle(uint32) (io.ReadWriteCloser, error) { return nil, f.err }
 func (f failed) Close() error                              { return nil }
+
+// TestBlobWithoutFile: where neither a descriptor nor the path can be had, the handle is enough.
+func TestBlobWithoutFile(t *testing.T) {
+	w, ctx := newWorld(t), t.Context()
+	info, err := w.Cache().Put(ctx, strings.NewReader("0123456789"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.script(t, hostv1lite.CacheOpen, func(req []byte) hostv1lite.Message {
+		var o hostv1lite.OpenedBlob
+		b, err := w.session.Invoke(ctx, hostabi.Call{Method: hostv1lite.CacheOpen, Req: req})
+		if err == nil {
+			err = o.ParseProto(b)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		o.Path = "/absent/blob"
+		return &o
+	})
+	b, err := w.Cache().Open(ctx, info.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := make([]byte, 3)
+	if _, err := io.ReadFull(b, part); err != nil || string(part) != "012" || b.Path() != "" {
+		t.Errorf("%q, %v, path %q", part, err, b.Path())
+	}
+	if _, err := b.ReadAt(part, 7); err != nil || string(part) != "789" {
+		t.Errorf("ReadAt: %q, %v", part, err)
+	}
+	if rest, err := io.ReadAll(b); err != nil || string(rest) != "3456789" {
+		t.Errorf("rest %q, %v", rest, err)
+	}
+	if _, err := b.Seek(1, io.SeekStart); err != nil {
+		t.Error(err)
+	}
+	var out bytes.Buffer
+	if _, err := b.WriteTo(&out); err != nil || out.String() != "123456789" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := b.Seek(0, io.SeekStart); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("after close: %v", err)
+	}
+	if b, err = w.Cache().Open(ctx, info.Digest); err != nil {
+		t.Fatal(err)
+	}
+	out.Reset()
+	if _, err := b.WriteTo(&out); err != nil || out.String() != "0123456789" {
+		t.Errorf("in order: %q, %v", out.String(), err)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -56,6 +56,9 @@ func (s *session) Invoke(ctx context.Context, c hostabi.Call) ([]byte, error) {
 	if err := protoOnly(c.Method, c.Enc); err != nil {
 		return c.Dst, err
 	}
+	if len(c.Req) > hostabi.MaxMessage {
+		return c.Dst, tooLarge(len(c.Req))
+	}
 	cc, err := s.conn()
 	if err != nil {
 		return c.Dst, err
@@ -109,6 +112,9 @@ type stream struct {
 
 // Send implements hostabi.Stream.
 func (s *stream) Send(msg []byte) error {
+	if len(msg) > hostabi.MaxMessage {
+		return tooLarge(len(msg))
+	}
 	if err := s.st.SendMsg(&msg); err != nil {
 		if errors.Is(err, io.EOF) {
 			return io.EOF
@@ -145,13 +151,20 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// hostError turns a gRPC error back into the host's.
+func tooLarge(n int) *hostabi.Error {
+	return hostabi.Errorf(hostabi.ReasonTooLarge, "message of %d bytes, at most %d", n, hostabi.MaxMessage)
+}
+
+// hostError turns a gRPC error back into the host's. gRPC's own refusal of a large reply has no reason.
 func hostError(err error) error {
 	b, merr := proto.Marshal(status.Convert(err).Proto())
 	if merr != nil {
 		return hostabi.AsError(err)
 	}
 	e := hostabi.ParseStatus(b)
+	if e.Code == hostabi.ResourceExhausted && e.Reason == hostabi.ReasonInternal {
+		e.Reason = hostabi.ReasonTooLarge
+	}
 	e.Err = err
 	return e
 }
