@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,33 +16,137 @@ import (
 
 // TestMain makes ds a command of the test binary, so that scripts run the code under test and count as coverage.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"ds": func() {
-			os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}, os.Environ()))
-		},
-	})
+	programs := dstest.ScriptPrograms()
+	programs["ds"] = func() {
+		os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}, os.Environ()))
+	}
+	testscript.Main(m, programs)
 }
 
-// TestScript runs the command line as users see it: one file, one behaviour.
+// variant is one way to run a script: $KIND, the backend that runs plugins, and the plugins to install.
+type variant struct{ kind, backend, guests string }
+
+// TestScript runs the command line as users see it: one file, one behaviour. A script that names $KIND runs once
+// for each kind of plugin and gives the same output each time: native, wasm, and goplugin for native programs
+// that are go-plugin servers.
 func TestScript(t *testing.T) {
 	guests := dstest.BuildGuests(t)
-	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("..", "..", "testdata", "script"),
-		RequireExplicitExec: false,
-		Setup: func(e *testscript.Env) error {
-			e.Vars = append(e.Vars, cleanEnv(e.WorkDir)...)
-			e.Setenv("GUESTS", guests)
-			e.Values[dstest.ScriptKey{}] = make(map[string]*dstest.RegistryServer)
-			return nil
-		},
-		Cmds: dstest.ScriptCommands(),
-	})
+	compiled := compile(t, guests.Both)
+	once, perKind := scripts(t)
+	for _, v := range []variant{
+		{"once", "", guests.Both}, {"native", "native", guests.Both}, {"wasm", "wasm", guests.Both}, {"goplugin", "native", guests.GoPlugin},
+	} {
+		files := perKind
+		if v.kind == "once" {
+			files = once
+		}
+		t.Run(v.kind, func(t *testing.T) {
+			t.Parallel()
+			testscript.Run(t, testscript.Params{
+				Files: files, Cmds: dstest.ScriptCommands(),
+				Setup:     func(e *testscript.Env) error { return v.setup(e, guests, compiled) },
+				Condition: v.condition,
+			})
+		})
+	}
+}
+
+func (v variant) setup(e *testscript.Env, guests dstest.Guests, compiled string) error {
+	e.Vars = append(e.Vars, cleanEnv(e.WorkDir)...)
+	e.Setenv("GUESTS", v.guests)
+	if v.backend != "" {
+		e.Setenv("KIND", v.kind)
+		e.Setenv("DS_PLUGINS_BACKEND", v.backend)
+	}
+	e.Values[dstest.ScriptKey{}] = make(map[string]*dstest.RegistryServer)
+	// Native code of the modules, made once: compiling it again in every script would be most of the time.
+	cache := filepath.Join(e.Getenv("HOME"), ".cache", "ds")
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return err
+	}
+	return os.Symlink(compiled, filepath.Join(cache, "wasm"))
+}
+
+// condition makes [native], [wasm] and [goplugin] true for their variant.
+func (v variant) condition(name string) (bool, error) {
+	switch name {
+	case "native", "wasm", "goplugin":
+		return v.kind == name, nil
+	}
+	return false, fmt.Errorf("unknown condition %s", name)
+}
+
+// scripts lists the scripts that run once and those that run for each kind.
+func scripts(t *testing.T) (once, perKind []string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", "..", "testdata", "script", "*.txtar"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(text, []byte("$KIND")) {
+			perKind = append(perKind, f)
+		} else {
+			once = append(once, f)
+		}
+	}
+	return once, perKind
+}
+
+// compile runs each module once and returns the directory of compiled code.
+func compile(t *testing.T, guests string) string {
+	t.Helper()
+	c := newCall(t)
+	for name, args := range map[string][]string{"porter": {"version"}, "probe": {"args"}, "demo": {"args"}} {
+		c.want(0, "plugin", "install", filepath.Join(guests, name), "--grant", "manifest")
+		c.want(0, append([]string{"--backend", "wasm", name}, args...)...)
+	}
+	return filepath.Join(c.home, ".cache", "ds", "wasm")
+}
+
+// call runs ds in this process, in a home of its own.
+type call struct {
+	t              testing.TB
+	home           string
+	env            map[string]string
+	stdin          string
+	stdout, stderr bytes.Buffer
+}
+
+func newCall(t testing.TB) *call {
+	t.Helper()
+	home := t.TempDir()
+	return &call{t: t, home: home, env: map[string]string{"HOME": home, "PATH": os.Getenv("PATH")}}
+}
+
+// run is one call of ds; its output is in c.stdout and c.stderr.
+func (c *call) run(args ...string) int {
+	c.t.Helper()
+	c.stdout.Reset()
+	c.stderr.Reset()
+	var env []string
+	for k, v := range c.env {
+		env = append(env, k+"="+v)
+	}
+	return run(c.t.Context(), args, stdio{strings.NewReader(c.stdin), &c.stdout, &c.stderr}, env)
+}
+
+// want is run, and a test that fails if the exit code is another one.
+func (c *call) want(code int, args ...string) {
+	c.t.Helper()
+	if got := c.run(args...); got != code {
+		c.t.Fatalf("ds %q: exit %d, want %d\n%s%s", args, got, code, c.stdout.String(), c.stderr.String())
+	}
 }
 
 // cleanEnv is a home of its own and nothing of the caller's environment that ds would obey.
 func cleanEnv(dir string) (env []string) {
 	home := filepath.Join(dir, ".home")
-	env = append(env, "HOME="+home, "NO_COLOR=", "CI=", "DS_NO_INPUT=")
+	env = append(env, "HOME="+home, "NO_COLOR=", "CI=", "DS_NO_INPUT=", "TERM=xterm", "LANG=C.UTF-8")
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
 		if strings.HasPrefix(name, "DS_") || strings.HasPrefix(name, "XDG_") {

@@ -1,6 +1,7 @@
 package dstest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,70 +11,137 @@ import (
 	"testing"
 )
 
-// BuildGuests builds the Go plugins that tests run, each natively and for wasip1, and returns a directory of
-// plugin directories: porter and everything below testdata/guests/go that has a plugin.yaml, ready for
-// `ds plugin install DIR`. It also copies the prebuilt C guest demo. The directory ends with the test.
-func BuildGuests(tb testing.TB) string {
+// Guests are the directories of plugins that tests install. Each holds porter, probe and demo (C, WASM only),
+// ready for `ds plugin install DIR`, and other-native and other-wasm: the probe under the name other, with one
+// kind only, for calls between plugins.
+type Guests struct {
+	Both     string // programs that run direct, and modules
+	GoPlugin string // native programs are stock go-plugin servers
+}
+
+// BuildGuests builds the Go plugins that tests run: porter and everything below testdata/guests/go that has a
+// plugin.yaml. The directories end with the test.
+func BuildGuests(tb testing.TB) Guests {
 	tb.Helper()
 	root := moduleRoot(tb)
-	out := tb.TempDir()
-	if err := BuildPlugin(filepath.Join(root, "cmd", "ds-porter"), filepath.Join(out, "porter")); err != nil {
-		tb.Fatal(err)
-	}
-	dirs, err := filepath.Glob(filepath.Join(root, "testdata", "guests", "go", "*", "plugin.yaml"))
+	srcs := []string{filepath.Join(root, "cmd", "ds-porter")}
+	manifests, err := filepath.Glob(filepath.Join(root, "testdata", "guests", "go", "*", "plugin.yaml"))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for _, m := range dirs {
-		dir := filepath.Dir(m)
-		if err := BuildPlugin(dir, filepath.Join(out, filepath.Base(dir))); err != nil {
+	for _, m := range manifests {
+		srcs = append(srcs, filepath.Dir(m))
+	}
+	g := Guests{Both: tb.TempDir(), GoPlugin: tb.TempDir()}
+	for _, src := range srcs {
+		if err := errors.Join(BuildPlugin(src, filepath.Join(g.Both, nameOf(src))), buildGoPlugin(src, filepath.Join(g.GoPlugin, nameOf(src)))); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	if err := os.CopyFS(filepath.Join(out, "demo"), os.DirFS(filepath.Join(root, "testdata", "guests", "c", "demo"))); err != nil {
+	demo := os.DirFS(filepath.Join(root, "testdata", "guests", "c", "demo"))
+	err = errors.Join(
+		other(g.Both, g.Both, "native"), other(g.Both, g.Both, "wasm"), other(g.GoPlugin, g.GoPlugin, "native"), other(g.Both, g.GoPlugin, "wasm"),
+		os.CopyFS(filepath.Join(g.Both, "demo"), demo), os.CopyFS(filepath.Join(g.GoPlugin, "demo"), demo),
+	)
+	if err != nil {
 		tb.Fatal(err)
 	}
-	return out
+	return g
 }
+
+// other copies the probe of from to to under the name other, with the one kind.
+func other(from, to, kind string) error {
+	dir := filepath.Join(to, "other-"+kind)
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(from, "probe"))); err != nil {
+		return err
+	}
+	m, err := os.ReadFile(filepath.Join(dir, "plugin.yaml"))
+	if err != nil {
+		return err
+	}
+	head, run, _ := strings.Cut(strings.Replace(string(m), "name: probe", "name: other", 1), "  native:\n")
+	if kind == "wasm" {
+		run = ""
+	} else {
+		run = "  native:\n" + run
+		head = strings.Replace(head, "  wasm: {artifact: dist/probe.wasm}\n", "", 1)
+	}
+	return os.WriteFile(filepath.Join(dir, "plugin.yaml"), []byte(head+run), 0o600)
+}
+
+// nameOf is the plugin that a source directory builds.
+func nameOf(src string) string { return strings.TrimPrefix(filepath.Base(src), "ds-") }
 
 // BuildPlugin builds the Go program in src for this platform and for wasip1 and puts both with its plugin.yaml
 // into dir, where the manifest expects them: dist/OS/ARCH/ds-NAME and dist/NAME.wasm. Lines of other platforms
 // are dropped from the manifest.
 func BuildPlugin(src, dir string) error {
+	if err := buildNative(src, dir); err != nil {
+		return err
+	}
+	if err := goBuild(src, filepath.Join(dir, "dist", nameOf(src)+".wasm"), []string{"GOOS=wasip1", "GOARCH=wasm"}); err != nil {
+		return err
+	}
+	return copyManifest(src, dir, nil)
+}
+
+// buildGoPlugin is BuildPlugin for the build tag goplugin; there is no module of it.
+func buildGoPlugin(src, dir string) error {
+	if err := buildNative(src, dir, "-tags=goplugin"); err != nil {
+		return err
+	}
+	return copyManifest(src, dir, func(line string) string {
+		switch {
+		case strings.HasPrefix(line, "  native:"):
+			return line + "\n    mode: goplugin"
+		case strings.HasPrefix(line, "  wasm:"):
+			return ""
+		}
+		return line
+	})
+}
+
+func buildNative(src, dir string, flags ...string) error {
+	out := filepath.Join(dir, "dist", runtime.GOOS, runtime.GOARCH, "ds-"+nameOf(src))
+	if runtime.GOOS == "windows" {
+		out += ".exe"
+	}
+	return goBuild(src, out, []string{"CGO_ENABLED=0"}, flags...)
+}
+
+func goBuild(src, out string, env []string, flags ...string) error {
+	cmd := exec.Command("go", append(append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", out}, flags...), ".")...)
+	cmd.Dir = src
+	cmd.Env = append(os.Environ(), env...)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", src, err, text)
+	}
+	return nil
+}
+
+// copyManifest copies plugin.yaml without the lines that name the program of another platform. change, if not
+// nil, changes lines.
+func copyManifest(src, dir string, change func(string) string) error {
 	manifest, err := os.ReadFile(filepath.Join(src, "plugin.yaml"))
 	if err != nil {
 		return err
 	}
-	name := strings.TrimPrefix(filepath.Base(src), "ds-")
-	native := filepath.Join(dir, "dist", runtime.GOOS, runtime.GOARCH, "ds-"+name)
-	if runtime.GOOS == "windows" {
-		native += ".exe"
-	}
-	for _, b := range []struct {
-		out string
-		env []string
-	}{{native, []string{"CGO_ENABLED=0"}}, {filepath.Join(dir, "dist", name+".wasm"), []string{"GOOS=wasip1", "GOARCH=wasm"}}} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.out, ".")
-		cmd.Dir = src
-		cmd.Env = append(os.Environ(), b.env...)
-		if text, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", src, err, text)
-		}
-	}
-	return os.WriteFile(filepath.Join(dir, "plugin.yaml"), thisPlatform(manifest), 0o600)
-}
-
-// thisPlatform drops the lines of plugin.yaml that name the program of another platform.
-func thisPlatform(manifest []byte) []byte {
+	inRun := false
 	var out []string
 	for line := range strings.SplitSeq(string(manifest), "\n") {
+		if line != "" && line[0] != ' ' {
+			inRun = line == "run:"
+		}
 		key, value, ok := strings.Cut(strings.TrimSpace(line), ":")
 		if ok && strings.Count(key, "/") == 1 && strings.Contains(value, "dist/") && key != runtime.GOOS+"/"+runtime.GOARCH {
 			continue
 		}
+		if inRun && change != nil {
+			line = change(line)
+		}
 		out = append(out, line)
 	}
-	return []byte(strings.Join(out, "\n"))
+	return os.WriteFile(filepath.Join(dir, "plugin.yaml"), []byte(strings.Join(out, "\n")), 0o600)
 }
 
 func moduleRoot(tb testing.TB) string {

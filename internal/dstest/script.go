@@ -1,7 +1,9 @@
 package dstest
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,8 +16,13 @@ import (
 //	registry [-auth USER:PASSWORD] [-token] [-noreferrers] VAR   start a registry, VAR is its host
 //	requests VAR METHOD PART N      the registry saw N requests with METHOD whose path contains PART
 //	forget VAR                      forget the requests seen so far
-//	fault VAR METHOD PART STATUS N  the next N matching requests fail with STATUS
+//	fault VAR METHOD PART WHAT N    the next N matching requests (0 = all) go wrong: a status, flip, cut or reset
+//	heal VAR                        no more faults
+//	exits CODE PROGRAM ARGS...      run PROGRAM, which must exit with CODE
+//	paste                           run the command of the first hint on stderr, as a user would paste it
 //	flip FILE                       change one byte in the middle of FILE, keep its times
+//	poke FILE OFFSET BYTE           set one byte of FILE
+//	module FILE NAMESPACE NAME      write a WASM module that imports one function
 //	nofiles DIR                     no file exists below DIR
 func ScriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -23,7 +30,12 @@ func ScriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args 
 		"requests": countRequests,
 		"forget":   func(ts *testscript.TestScript, _ bool, args []string) { scriptRegistry(ts, args, 1).Forget() },
 		"fault":    injectFault,
+		"heal":     func(ts *testscript.TestScript, _ bool, args []string) { scriptRegistry(ts, args, 1).Heal() },
+		"exits":    exits,
+		"paste":    paste,
 		"flip":     flipByte,
+		"poke":     pokeByte,
+		"module":   writeModule,
 		"nofiles":  noFiles,
 	}
 }
@@ -84,11 +96,57 @@ func countRequests(ts *testscript.TestScript, neg bool, args []string) {
 
 func injectFault(ts *testscript.TestScript, _ bool, args []string) {
 	r := scriptRegistry(ts, args, 5)
-	status, err := strconv.Atoi(args[3])
-	ts.Check(err)
 	times, err := strconv.Atoi(args[4])
 	ts.Check(err)
-	r.Inject(Fault{Method: args[1], Path: args[2], Status: status, Times: times})
+	f := Fault{Method: args[1], Path: args[2], Times: times}
+	switch args[3] {
+	case "flip":
+		f.Flip = true
+	case "cut":
+		f.CutAt = 10
+	case "reset":
+		f.CutAt = -1
+	default:
+		f.Status, err = strconv.Atoi(args[3])
+		ts.Check(err)
+	}
+	r.Inject(f)
+}
+
+// exits runs a program as exec does and compares its exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got, err := 0, ts.Exec(args[1], args[2:]...)
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = e.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// paste runs the command of the first hint that the last program printed.
+func paste(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: paste")
+	}
+	for line := range strings.Lines(ts.ReadFile("stderr")) {
+		_, command, ok := strings.Cut(line, "hint   ")
+		if !ok {
+			_, command, ok = strings.Cut(line, "to allow: ")
+		}
+		if ok {
+			ts.Check(ts.Exec("sh", "-c", command))
+			return
+		}
+	}
+	ts.Fatalf("no hint on stderr")
 }
 
 func flipByte(ts *testscript.TestScript, _ bool, args []string) {
@@ -108,6 +166,37 @@ func flipByte(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(name, b, 0o600))
 	ts.Check(os.Chmod(name, info.Mode()))
 	ts.Check(os.Chtimes(name, info.ModTime(), info.ModTime()))
+}
+
+func pokeByte(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: poke FILE OFFSET BYTE")
+	}
+	offset, err := strconv.ParseInt(args[1], 0, 64)
+	ts.Check(err)
+	value, err := strconv.ParseUint(args[2], 0, 8)
+	ts.Check(err)
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = f.WriteAt([]byte{byte(value)}, offset)
+	ts.Check(errors.Join(err, f.Close()))
+}
+
+// writeModule writes a module with a memory, an empty _start and one import of type func().
+func writeModule(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: module FILE NAMESPACE NAME")
+	}
+	text := func(s string) string { return string(rune(len(s))) + s } // all shorter than 128 bytes
+	section := func(id byte, body string) string { return string(rune(id)) + text(body) }
+	module := "\x00asm\x01\x00\x00\x00" +
+		section(1, "\x01\x60\x00\x00") + // type 0: func()
+		section(2, "\x01"+text(args[1])+text(args[2])+"\x00\x00") + // import of type 0
+		section(3, "\x01\x00") + // one function of type 0
+		section(5, "\x01\x00\x01") + // one memory of one page
+		section(7, "\x02"+text("memory")+"\x02\x00"+text("_start")+"\x00\x01") +
+		section(10, "\x01\x02\x00\x0b")
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(module), 0o600))
 }
 
 func noFiles(ts *testscript.TestScript, neg bool, args []string) {

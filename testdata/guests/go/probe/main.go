@@ -16,28 +16,42 @@ import (
 	"github.com/delivery-station/ds/pkg/client"
 )
 
-func main() {
-	// What must reach a plugin untouched is not for the SDK's parser.
-	if len(os.Args) > 1 {
-		if raw, ok := raw[os.Args[1]]; ok {
-			os.Exit(raw(os.Args[2:]))
-		}
-	}
-	client.Main(client.App{Name: "probe", Version: "0.1.0", Summary: "Show what a plugin meets", Commands: []client.Command{
+// app is the whole program but what runs without the SDK.
+func app() client.App {
+	a := client.App{Name: "probe", Version: "0.1.0", Summary: "Show what a plugin meets", Commands: []client.Command{
 		{Name: "config", Summary: "print the setting greeting", Run: config},
 		{Name: "state", Summary: "count runs in the state store", Run: state},
 		{Name: "cache", Summary: "put a blob and read it back", Run: cache},
 		{Name: "resolve", Summary: "print the digest of a reference", Args: []client.Arg{{Name: "ref", Type: "ref", Required: true}}, Run: resolve},
 		{Name: "call", Summary: "call another plugin and print what it says", Args: []client.Arg{{Name: "plugin", Required: true}, {Name: "words", Repeat: true}}, Run: call},
 		{Name: "relay", Summary: "listen, have another plugin publish, print its event", Args: []client.Arg{{Name: "plugin", Required: true}, {Name: "words", Repeat: true}}, Run: relay},
-		{Name: "publish", Summary: "publish probe.said", Args: []client.Arg{{Name: "text", Required: true}}, Run: publish},
+		{Name: "publish", Summary: "publish <own name>.said", Args: []client.Arg{{Name: "text", Required: true}}, Run: publish},
 		{Name: "rows", Summary: "structured output", Run: rows},
 		{Name: "fail", Summary: "fail with a host error", Run: fail},
-	}})
+		{Name: "wait", Summary: "wait for an event that never comes", Run: wait},
+		{Name: "ask", Summary: "ask on the terminal", Run: ask},
+	}}
+	for name, f := range raw {
+		a.Commands = append(a.Commands, client.Command{
+			Name: name, Summary: "see plugin.yaml", Args: []client.Arg{{Name: "words", Repeat: true}},
+			Run: func(_ context.Context, in *client.Invocation) error {
+				if code := f(in.Args); code != 0 {
+					return &client.ExitError{Code: code}
+				}
+				return nil
+			},
+		})
+	}
+	return a
 }
 
+// raw are the commands that use nothing of the SDK. Without a server around them they get their words before
+// any parser does.
 var raw = map[string]func([]string) int{
-	"args":   func(a []string) int { fmt.Println(strings.Join(os.Args[:1], ""), len(a), fmt.Sprintf("%q", a)); return 0 },
+	"args": func(a []string) int {
+		fmt.Println(strings.Join(os.Args[:1], ""), len(a), fmt.Sprintf("%q", a))
+		return 0
+	},
 	"exit":   func(a []string) int { n, _ := strconv.Atoi(a[0]); return n },
 	"env":    env,
 	"isatty": isatty,
@@ -184,7 +198,7 @@ func relay(ctx context.Context, in *client.Invocation) error {
 }
 
 func publish(ctx context.Context, in *client.Invocation) error {
-	return in.Publish(ctx, "probe.said", in.Args[0])
+	return in.Publish(ctx, os.Getenv("DS_PLUGIN")+".said", in.Args[0])
 }
 
 type row struct {
@@ -200,4 +214,24 @@ func rows(_ context.Context, in *client.Invocation) error {
 func fail(ctx context.Context, in *client.Invocation) error {
 	_, err := in.GetState(ctx, "no-such-key")
 	return err
+}
+
+func wait(ctx context.Context, in *client.Invocation) error {
+	sub, err := in.Subscribe(ctx, "probe.**")
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	fmt.Fprintln(in.Stdout, "waiting")
+	_, err = sub.Next(ctx)
+	return err
+}
+
+func ask(ctx context.Context, in *client.Invocation) error {
+	name, err := in.Ask(ctx, "Your name?", false)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(in.Stdout, "hello", name)
+	return nil
 }
