@@ -16,15 +16,24 @@ func procAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: sy
 // aboveExtra is a descriptor number that the child's own descriptors, 0, 1, 2 …, never reach.
 const aboveExtra = 32
 
+// beyond is the lowest number that a descriptor may have to survive the fork: package syscall moves files that
+// are in the way, and its own pipe, to the numbers after the highest of files.
+func beyond(files []*os.File) int {
+	high := aboveExtra
+	for _, f := range files {
+		high = max(high, int(f.Fd()))
+	}
+	return high + len(files) + 2
+}
+
 // executable is the path to execute and a file that must stay open until then. An ELF program is executed by
 // its descriptor, so that swapping the file at its path wins nothing. A script goes by its path: its interpreter
 // would find the descriptor closed.
-func executable(p *plugin.Program, img image) (string, *os.File, error) {
+func executable(p *plugin.Program, img image, files []*os.File) (string, *os.File, error) {
+	f, err := duplicate(p.File, beyond(files))
 	if img.script {
-		f, err := duplicate(p.File)
 		return p.Path, f, err
 	}
-	f, err := duplicate(p.File)
 	if err != nil {
 		return "", nil, err
 	}
@@ -35,8 +44,8 @@ func executable(p *plugin.Program, img image) (string, *os.File, error) {
 	return path, f, nil
 }
 
-func duplicate(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, aboveExtra)
+func duplicate(f *os.File, low int) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, low)
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}

@@ -13,7 +13,9 @@ import (
 func procAttr() *syscall.SysProcAttr { return nil }
 
 // executable is the program's path: there is no way to execute a descriptor. The second value is nil.
-func executable(p *plugin.Program, _ image) (string, *os.File, error) { return p.Path, nil, nil }
+func executable(p *plugin.Program, _ image, _ []*os.File) (string, *os.File, error) {
+	return p.Path, nil, nil
+}
 
 func limitCore(int) {}
 

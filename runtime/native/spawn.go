@@ -57,7 +57,7 @@ func (r *run) start(ctx context.Context, files []*os.File, env []string) (*proce
 	if err != nil {
 		return nil, r.fail(hostabi.ReasonStartFailed, "%s: %w", r.p.Program.Path, err)
 	}
-	path, held, err := executable(r.p.Program, r.image)
+	path, held, err := executable(r.p.Program, r.image, files)
 	if err != nil {
 		return nil, r.fail(hostabi.ReasonStartFailed, "%s: %w", r.p.Program.Path, err)
 	}
