@@ -44,22 +44,35 @@ func gateBlobRead(c *call, req any) error {
 	return err
 }
 
-// gateBlobWrite needs own for a blob that the plugin committed or pulled, else any.
-func gateBlobWrite(c *call, req any) error {
-	d, err := hostabi.ParseDigest(req.(digested).GetDigest())
-	if err != nil {
+// gatePin needs own for a blob that the plugin committed, pulled or was handed, else any.
+func gatePin(c *call, req any) error {
+	d := hostabi.Digest(req.(digested).GetDigest())
+	return c.needBlob(d, c.s.blobs.allowed(d))
+}
+
+// gateRemove needs own for a blob that the plugin committed, else any: what was pulled, others have too.
+func gateRemove(c *call, req any) error {
+	return c.needBlob(hostabi.Digest(req.(digested).GetDigest()), false)
+}
+
+// needBlob needs cache.write own if the plugin committed d or mine, else any; what it may not read is missing.
+func (c *call) needBlob(d hostabi.Digest, mine bool) error {
+	if _, err := hostabi.ParseDigest(string(d)); err != nil {
 		return err
 	}
-	if err := c.need(hostabi.CacheWrite, "own"); err != nil {
-		return err
+	if !c.s.box.Has(hostabi.CacheWrite) {
+		return c.need(hostabi.CacheWrite, "own")
 	}
 	view, err := c.s.cache()
 	if err != nil {
 		return err
 	}
 	info, err := c.s.readable(c, d)
-	if err != nil || c.s.blobs.allowed(d) || c.s.owns(c, view, info) {
+	if err != nil {
 		return err
+	}
+	if mine || c.s.owns(c, view, info) {
+		return c.need(hostabi.CacheWrite, "own")
 	}
 	return c.need(hostabi.CacheWrite, "any")
 }
@@ -299,14 +312,26 @@ func (s *Session) admin() (CacheAdmin, error) {
 	return a, nil
 }
 
-// Remove implements hostv1.CacheServer.
+// Remove implements hostv1.CacheServer. What another plugin claims stays.
 func (cacheService) Remove(ctx context.Context, req *hostv1.BlobRef) (*hostv1.Empty, error) {
-	s := sessionOf(ctx)
+	s, d := sessionOf(ctx), hostabi.Digest(req.GetDigest())
 	a, err := s.admin()
 	if err != nil {
 		return nil, err
 	}
-	return &hostv1.Empty{}, a.Remove(ctx, s.p.Name, hostabi.Digest(req.GetDigest()))
+	view, err := s.cache()
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.readable(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	owner := s.p.Name
+	if !s.owns(ctx, view, info) {
+		owner = "" // the host's right, which the gate asked for
+	}
+	return &hostv1.Empty{}, a.Remove(ctx, owner, d)
 }
 
 // Usage implements hostv1.CacheServer.

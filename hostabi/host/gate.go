@@ -30,8 +30,8 @@ var rules = map[string]rule{
 	hostv1.Cache_Create_FullMethodName: needs(hostabi.CacheWrite, "own"),
 	hostv1.Cache_Commit_FullMethodName: needs(hostabi.CacheWrite, "own"),
 	hostv1.Cache_Close_FullMethodName:  free, // of a handle of this session
-	hostv1.Cache_Pin_FullMethodName:    gateBlobWrite,
-	hostv1.Cache_Remove_FullMethodName: gateBlobWrite,
+	hostv1.Cache_Pin_FullMethodName:    gatePin,
+	hostv1.Cache_Remove_FullMethodName: gateRemove,
 	hostv1.Cache_Evict_FullMethodName:  needs(hostabi.CacheWrite, "any"),
 
 	hostv1.Registry_Resolve_FullMethodName:   gatePull,

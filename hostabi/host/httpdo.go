@@ -45,20 +45,29 @@ func gateHTTP(c *call, req any) error {
 	return c.need(hostabi.NetHTTP, origin(u))
 }
 
-// parseURL is the one parse of a plugin's URL.
+// parseURL is the one parse of a plugin's URL: what is decided is what is used.
 func parseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Opaque != "" {
-		return nil, hostabi.Errorf(hostabi.ReasonBadURL, "URL %q: not http or https with a host and no user", clean(text, 200))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.Opaque != "" {
+		return nil, hostabi.Errorf(hostabi.ReasonBadURL, "URL %q: not http or https without a user", clean(text, 200))
 	}
-	for _, r := range u.Hostname() {
-		if r > 0x7e || r <= ' ' || r == '%' {
-			return nil, hostabi.Errorf(hostabi.ReasonBadURL, "URL %q: host name is not plain ASCII", clean(text, 200))
-		}
+	name := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if name == "" || strings.IndexFunc(name, func(r rune) bool { return r > '~' || r <= ' ' || r == '%' }) >= 0 {
+		return nil, hostabi.Errorf(hostabi.ReasonBadURL, "URL %q: host name is not plain ASCII", clean(text, 200))
 	}
-	u.Host = strings.ToLower(strings.TrimSuffix(u.Host, "."))
-	u.Fragment = ""
+	u.Host = hostPort(name, u.Port())
+	u.Fragment, u.RawFragment = "", ""
 	return u, nil
+}
+
+func hostPort(name, port string) string {
+	if strings.Contains(name, ":") {
+		name = "[" + name + "]"
+	}
+	if port != "" {
+		name += ":" + port
+	}
+	return name
 }
 
 // origin is the resource of net.http.
@@ -67,11 +76,7 @@ func origin(u *url.URL) string {
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	host := u.Hostname()
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	return u.Scheme + "://" + host + ":" + port
+	return u.Scheme + "://" + hostPort(u.Hostname(), port)
 }
 
 func (s *Session) httpConcurrency() int {

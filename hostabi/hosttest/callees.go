@@ -48,6 +48,13 @@ func (c *callees) Run(ctx context.Context, name plugin.Name, inv *plugin.Invocat
 		return err
 	case name == "order":
 		return order(inv)
+	case name == "yes":
+		for {
+			if _, err := io.WriteString(inv.Stdout, "y\n"); err != nil {
+				return err
+			}
+			c.w.Written.Add(1)
+		}
 	case name == "clock":
 		d, err := time.ParseDuration(words[0])
 		c.w.advance(d)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,7 +49,8 @@ type World struct {
 	Installed *plugin.Installed // the guest; its Program is the carrier's to set
 	Log       *Log
 	Terminal  *Terminal
-	Stdout    *Buffer // of the invocation
+	Stdout    *Buffer      // of the invocation
+	Written   atomic.Int64 // lines that the plugin "yes" has written
 
 	t     testing.TB
 	mu    sync.Mutex
@@ -68,7 +70,7 @@ func NewWorld(t testing.TB, build func(t testing.TB, s Setup) Owners, offline bo
 	w.Installed = installed(Name, nil)
 	w.Registrar = host.New(host.Options{
 		Version: "0.0.0-kit", Cache: w.Cache, Puller: w.Puller, Events: w.Events, Publisher: w.Publisher,
-		Log: slog.New(w.Log), Clock: w.now,
+		Log: w.Log.Logger(), Clock: w.now,
 	})
 	reg := w.Registrar
 	hostv1.RegisterMetaServer(reg, host.NewMeta())
@@ -219,10 +221,22 @@ func (s settings) List(_ context.Context, _ hostabi.PluginName, prefix string) (
 	return out, nil
 }
 
-// Terminal is a terminal on which somebody answers "yes" to "yes or no" and nobody to anything else.
+// Terminal is a terminal on which somebody answers "yes" to "yes or no", never comes back from "block", and
+// answers nothing else.
 type Terminal struct {
 	mu      sync.Mutex
 	Reports []hostabi.Progress
+	blocked chan struct{}
+}
+
+// Blocked receives once for each prompt that blocks.
+func (t *Terminal) Blocked() chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.blocked == nil {
+		t.blocked = make(chan struct{})
+	}
+	return t.blocked
 }
 
 // Report implements host.Terminal.
@@ -233,8 +247,12 @@ func (t *Terminal) Report(p hostabi.Progress) {
 }
 
 // Prompt implements host.Terminal.
-func (t *Terminal) Prompt(_ context.Context, p hostabi.Prompt) (string, bool, error) {
+func (t *Terminal) Prompt(ctx context.Context, p hostabi.Prompt) (string, bool, error) {
 	switch {
+	case p.Text == "block":
+		t.Blocked() <- struct{}{}
+		<-ctx.Done()
+		return "", false, ctx.Err()
 	case p.Text == "yes or no":
 		return "yes", false, nil
 	case p.Fallback != "":
@@ -296,6 +314,16 @@ func (l *Log) WithAttrs([]slog.Attr) slog.Handler { return l }
 
 // WithGroup implements slog.Handler.
 func (l *Log) WithGroup(string) slog.Handler { return l }
+
+// Logger is a logger that writes here.
+func (l *Log) Logger() *slog.Logger { return slog.New(l) }
+
+// String is all lines.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines, "\n")
+}
 
 // Plugin is the lines that the plugin under test logged itself.
 func (l *Log) Plugin() (out []string) {
