@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"strconv"
@@ -158,12 +159,7 @@ func (r *jsonReader) escape(out []byte) []byte {
 	if c == 'u' {
 		u := r.hex()
 		if utf16.IsSurrogate(u) {
-			if r.at+1 < len(r.b) && r.b[r.at] == '\\' && r.b[r.at+1] == 'u' {
-				r.at += 2
-				u = utf16.DecodeRune(u, r.hex())
-			} else {
-				u = utf8.RuneError
-			}
+			u = r.lowHalf(u)
 		}
 		return utf8.AppendRune(out, u)
 	}
@@ -173,6 +169,19 @@ func (r *jsonReader) escape(out []byte) []byte {
 		return out
 	}
 	return append(out, "\"\\/\b\f\n\r\t"[i])
+}
+
+// lowHalf completes a surrogate pair; a half without its other is no character.
+func (r *jsonReader) lowHalf(high rune) rune {
+	start := r.at
+	if bytes.HasPrefix(r.b[r.at:], []byte(`\u`)) {
+		r.at += 2
+		if u := utf16.DecodeRune(high, r.hex()); u != utf8.RuneError || r.bad {
+			return u
+		}
+		r.at = start
+	}
+	return utf8.RuneError
 }
 
 func (r *jsonReader) hex() rune {

@@ -227,10 +227,19 @@ func TestProcessSignals(t *testing.T) {
 	}
 	p := startGuest(t, "stubborn")
 	p.ready(t)
-	deadline := time.Now().Add(10 * time.Second)
-	for time.Now().Before(deadline) { // the first is swallowed, one of the next ones kills
-		if err := p.Process.Signal(syscall.SIGTERM); err != nil {
-			break
+	dead := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, p.lines)
+		close(dead)
+	}()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for alive := true; alive; { // the first is swallowed, the next one kills
+		_ = p.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-tick.C:
+		case <-dead:
+			alive = false
 		}
 	}
 	if _, code := p.end(t); code != -int(syscall.SIGTERM) {
