@@ -580,7 +580,7 @@ func TestConcurrentUse(t *testing.T) {
 
 func TestQuoteWord(t *testing.T) {
 	for in, want := range map[string]string{"a=b": "a=b", "a*": "'a*'", "it's": `'it'\''s'`, "": "''", "${x}": "'${x}'"} {
-		if got := quoteWord(in); got != want {
+		if got := Quote(in); got != want {
 			t.Errorf("%q: got %s", in, got)
 		}
 	}

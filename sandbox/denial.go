@@ -227,8 +227,8 @@ func (b *Box) Denials() []Denial {
 	return slices.Clone(b.denials)
 }
 
-// quoteWord quotes a word for a POSIX shell if it needs to be.
-func quoteWord(s string) string {
+// Quote quotes a word for a POSIX shell if it needs to be.
+func Quote(s string) string {
 	if s != "" && strings.Trim(s, lower+upper+digit+"@%+=:,./_-") == "" {
 		return s
 	}

@@ -133,9 +133,9 @@ func Words(changes []Change) []string {
 
 // Command is a command line that grants changes, quoted for a shell: "ds plugin grant s3 fs.read=args".
 func (d Diff) Command(changes []Change) string {
-	words := []string{"ds plugin grant", quoteWord(string(d.Name))}
+	words := []string{"ds plugin grant", Quote(string(d.Name))}
 	for _, w := range Words(changes) {
-		words = append(words, quoteWord(w))
+		words = append(words, Quote(w))
 	}
 	return strings.Join(words, " ")
 }
@@ -144,7 +144,7 @@ func (d Diff) Command(changes []Change) string {
 func Flags(changes []Change) string {
 	var out []string
 	for _, w := range Words(changes) {
-		out = append(out, "--grant "+quoteWord(w))
+		out = append(out, "--grant "+Quote(w))
 	}
 	return strings.Join(out, " ")
 }

@@ -258,7 +258,7 @@ func (b *Box) Check(c hostabi.Capability, resource string) error {
 	}
 	d := Denial{Cap: c, Resource: shown, Why: b.because(why), Count: 1}
 	if why == notGranted {
-		d.Fix = "ds plugin grant " + string(b.name) + " " + quoteWord(string(c)+"="+b.suggest(c, r))
+		d.Fix = "ds plugin grant " + string(b.name) + " " + Quote(string(c)+"="+b.suggest(c, r))
 	}
 	b.record(&d)
 	return b.denied(why, d)

@@ -15,9 +15,10 @@ import (
 // consent asks the user for what a plugin wants: by flags, else on a terminal, else not at all
 // (capabilities.md section 8). --yes never grants.
 type consent struct {
-	a      *app
-	flags  sandbox.Consent
-	before string // command that the hint completes: "ds plugin install REF"
+	a     *app
+	flags sandbox.Consent
+	ref   string // as the user typed it
+	opt   installFlags
 }
 
 // grantFlags are --grant, --deny and DS_GRANT.
@@ -79,7 +80,11 @@ func (c consent) refused(p *plugin.Installed, d sandbox.Diff, missing []sandbox.
 		why = "they were not granted"
 	}
 	e := hostabi.Errorf(hostabi.ReasonGrantMissing, "%s %s asks for %s and %s; nothing was installed", p.Name, p.Version, n, why)
-	return e.WithFix("%s %s\naccept everything it asks for: --grant manifest", c.before, sandbox.Flags(missing))
+	ref := c.ref
+	if p.Index != "" { // what was shown is what the pasted command installs
+		ref = p.Repository + "@" + string(p.Index)
+	}
+	return e.WithFix("%s %s\naccept everything it asks for: --grant manifest", installLine(ref, c.opt), sandbox.Flags(missing))
 }
 
 // prompt shows what is asked for and grants what the user says.
@@ -115,13 +120,13 @@ func (c consent) all(p *plugin.Installed, d sandbox.Diff, g sandbox.Grant) (sand
 // each asks for one change after the other; an optional one that is refused is recorded as denied.
 func (c consent) each(ctx context.Context, p *plugin.Installed, d sandbox.Diff, g sandbox.Grant) (sandbox.Grant, error) {
 	for _, ch := range append(slices.Clone(d.Added), d.Widened...) {
-		text := fmt.Sprintf("  %s %s %q", ch.Cap, c.a.inWords(ch), term.Clean(ch.Reason, 120))
-		answer, _, err := c.a.term.Prompt(ctx, hostabi.Prompt{Kind: "confirm", Text: text, Fallback: "no"})
+		text := fmt.Sprintf("  %s %s %q [y/N]", ch.Cap, c.a.inWords(ch), term.Clean(ch.Reason, 120))
+		answer, _, err := c.a.term.Prompt(ctx, hostabi.Prompt{Kind: "line", Text: text, Fallback: "n"}) // no confirm: --yes never grants
 		if err != nil {
 			return g, err
 		}
 		one := []sandbox.Change{ch}
-		if answer == "yes" {
+		if a := strings.ToLower(answer); a == "y" || a == "yes" {
 			if g, err = (sandbox.Consent{Grant: sandbox.Words(one)}).ApplyTo(p, g); err != nil {
 				return g, err
 			}

@@ -83,12 +83,7 @@ func (a *app) reportSignal(e *plugin.ExitError) {
 
 func (a *app) reportText(err error) {
 	e := hostabi.AsError(err)
-	msg := err.Error()
-	if r, ok := errors.AsType[*plugin.RunError](err); ok && !strings.HasPrefix(r.Err.Error(), string(r.Name)+" ") && r.Stage != plugin.StageFind {
-		msg = string(r.Name) + ": " + r.Err.Error()
-	} else if ok {
-		msg = r.Err.Error()
-	}
+	msg := message(err)
 	if _, ok := errors.AsType[*partialError](err); ok {
 		fmt.Fprintf(a.stderr(), "%s\n", a.red("Error: "+msg))
 		return
@@ -104,6 +99,18 @@ func (a *app) reportText(err error) {
 		}
 	}
 	fmt.Fprintf(a.stderr(), "  more   ds explain DS%04d\n", number)
+}
+
+// message is the text of err. Around a run it names the plugin, if it does not do so already.
+func message(err error) string {
+	r, ok := errors.AsType[*plugin.RunError](err)
+	switch {
+	case !ok:
+		return err.Error()
+	case r.Stage == plugin.StageFind || strings.HasPrefix(r.Err.Error(), string(r.Name)+" "):
+		return r.Err.Error()
+	}
+	return string(r.Name) + ": " + r.Err.Error()
 }
 
 func (a *app) reportConfig(errs config.Errors) {
@@ -132,7 +139,7 @@ func (a *app) reportJSON(err error, code int) {
 		Hint    string `json:"hint,omitempty"`
 		TraceID string `json:"trace_id,omitempty"`
 		Exit    int    `json:"exit"`
-	}{fmt.Sprintf("DS%04d", e.Number()), string(e.Reason), term.Clean(err.Error(), 0), e.Meta["cause"], e.Fix, a.traceID, code})
+	}{fmt.Sprintf("DS%04d", e.Number()), string(e.Reason), term.Clean(message(err), 2000), e.Meta["cause"], e.Fix, a.traceID, code})
 	if merr == nil {
 		fmt.Fprintf(a.stderr(), "%s\n", line)
 	}

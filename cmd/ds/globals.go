@@ -107,10 +107,10 @@ func (g *globals) flagError(err error) error {
 
 // unknownFlag is the error for a flag that set does not have. -o gets a hint of its own: it is never a format.
 func unknownFlag(name string, set *pflag.FlagSet) error {
-	e := hostabi.Errorf(hostabi.ReasonUnknownCommand, "unknown flag %s", dashed(name))
 	if name == "o" {
-		return e.WithFix("--format json")
+		return hostabi.Errorf(hostabi.ReasonUsage, "-o is not a flag of ds; the output format is --format").WithFix("--format json")
 	}
+	e := hostabi.Errorf(hostabi.ReasonUnknownCommand, "unknown flag %s", dashed(name))
 	var names []string
 	set.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 	if near := plugin.Suggest(name, names); len(near) > 0 {

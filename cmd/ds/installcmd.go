@@ -75,7 +75,7 @@ func (a *app) install(ctx context.Context, ref string, f installFlags) error {
 	default:
 		return hostabi.Errorf(hostabi.ReasonUsage, "--backend is %q, want auto, wasm, native or both", f.backend)
 	}
-	c := consent{a: a, flags: a.grantFlags(f.grant, f.deny), before: installLine(ref, f)}
+	c := consent{a: a, flags: a.grantFlags(f.grant, f.deny), ref: ref, opt: f}
 	r, err := a.parts.newInstaller(c).Install(ctx, req)
 	if hostabi.ReasonOf(err) == hostabi.ReasonRefNotFound && !strings.ContainsAny(base, "/:.") {
 		long := req
@@ -84,25 +84,35 @@ func (a *app) install(ctx context.Context, ref string, f installFlags) error {
 			r, err = r2, err2
 		}
 	}
+	if hostabi.ReasonOf(err) == hostabi.ReasonUnsigned {
+		f.allowUnsigned = true
+		return hostabi.AsError(err).WithFix("%s", installLine(ref, f))
+	}
 	if err != nil {
 		return err
 	}
 	return a.installed(r, f.dryRun)
 }
 
-// installLine is the command that a hint completes with grants.
+// installLine is the command for a hint, complete with what the user has typed, quoted for a shell.
 func installLine(ref string, f installFlags) string {
-	line := "ds plugin install " + ref
-	if f.version != "" {
-		line += " --version " + f.version
+	words := []string{"ds plugin install", sandbox.Quote(ref)}
+	if f.version != "" && !strings.Contains(ref, "@sha256:") {
+		words = append(words, "--version", sandbox.Quote(f.version))
 	}
 	if f.backend != "" {
-		line += " --backend " + f.backend
+		words = append(words, "--backend", f.backend)
 	}
 	if f.allowUnsigned {
-		line += " --allow-unsigned"
+		words = append(words, "--allow-unsigned")
 	}
-	return line
+	for _, g := range f.grant {
+		words = append(words, "--grant", sandbox.Quote(g))
+	}
+	for _, d := range f.deny {
+		words = append(words, "--deny", sandbox.Quote(d))
+	}
+	return strings.Join(words, " ")
 }
 
 // installed says what happened.
@@ -142,7 +152,7 @@ func (a *app) link(ctx context.Context, ref string, f installFlags) error {
 	if f.dryRun {
 		return a.installed(install.Result{Plugin: p}, true)
 	}
-	commit, err := consent{a: a, flags: a.grantFlags(f.grant, f.deny), before: installLine(ref, f)}.Ask(ctx, p)
+	commit, err := consent{a: a, flags: a.grantFlags(f.grant, f.deny), ref: ref, opt: f}.Ask(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -187,7 +197,7 @@ func (a *app) pluginGrant() *cobra.Command {
 
 func (a *app) pluginRevoke() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke NAME CAP[=SCOPE]...", Short: "Take a grant back", Args: wants(2, -1, "a plugin and what to revoke"),
+		Use: "revoke NAME CAP=SCOPE...", Short: "Take a grant back", Args: wants(2, -1, "a plugin and what to revoke"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.changeGrant(cmd.Context(), args[0], func(grants *sandbox.Store, p *plugin.Installed) error {
 				return grants.Revoke(cmd.Context(), p, args[1:]...)

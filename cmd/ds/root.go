@@ -20,7 +20,7 @@ var builtins = []string{"plugin", "config", "version", "explain", "completion", 
 const usage = `{{with .Long}}{{.}}
 
 {{end}}Usage:
-  {{if .Runnable}}{{.UseLine}}{{else}}{{.CommandPath}} COMMAND{{end}}
+  {{if .HasAvailableSubCommands}}{{.CommandPath}}{{if not .HasParent}} [FLAGS]{{end}} COMMAND{{else}}{{.UseLine}}{{end}}
 {{if .HasExample}}
 Examples:
 {{.Example}}

@@ -89,8 +89,10 @@ func (a *app) terminal() hostabi.Terminal {
 func (a *app) unknown(ctx context.Context, name plugin.Name) error {
 	e := hostabi.Errorf(hostabi.ReasonPluginNotFound, "no plugin or command %q", string(name))
 	names := slices.Clone(builtins)
-	for p := range a.parts.store().All(ctx) {
-		names = append(names, string(p.Name))
+	if !a.g.noPlugins {
+		for p := range a.parts.store().All(ctx) {
+			names = append(names, string(p.Name))
+		}
 	}
 	if near := plugin.Suggest(string(name), names); len(near) > 0 {
 		return e.WithFix("ds %s", strings.Join(near, "   or   ds "))

@@ -124,7 +124,11 @@ func (r *run) choose() (plugin.Kind, error) {
 		if r.p.Find(want) == nil {
 			e := hostabi.Errorf(hostabi.ReasonPlatformUnsupported, "%s %s is not installed as %s", r.name, r.p.Version, want)
 			if r.p.Requested != "" {
-				e = e.WithFix("ds plugin install %s --backend both", r.p.Requested)
+				unsigned := ""
+				if r.p.Level == "unsigned" {
+					unsigned = " --allow-unsigned"
+				}
+				e = e.WithFix("ds plugin install %s --backend both%s", r.p.Requested, unsigned)
 			}
 			return "", e
 		}
