@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +16,7 @@ import (
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/hostabi/host"
 	"github.com/delivery-station/ds/hostabi/hostv1"
+	"github.com/delivery-station/ds/internal/egress"
 	"github.com/delivery-station/ds/internal/events"
 	"github.com/delivery-station/ds/internal/state"
 	"github.com/delivery-station/ds/plugin"
@@ -303,6 +307,7 @@ func (p *parts) newRegistrar() *host.Registrar {
 		},
 		Puller: func() (host.Puller, error) { return p.registry() },
 		Events: p.bus(), Publisher: events.WithPublisher, Log: a.log,
+		Notice: func(text string) { fmt.Fprintln(a.stderr(), text) },
 	})
 	hostv1.RegisterMetaServer(r, host.NewMeta())
 	hostv1.RegisterConfigServer(r, host.NewConfig(a.cfg.HostView()))
@@ -310,11 +315,26 @@ func (p *parts) newRegistrar() *host.Registrar {
 	hostv1.RegisterRegistryServer(r, host.NewRegistry(func() (host.Pusher, error) { return p.registry() }))
 	hostv1.RegisterEventsServer(r, host.NewEvents())
 	hostv1.RegisterStateServer(r, host.NewState(func() (host.State, error) { return p.state(), nil }))
-	hostv1.RegisterHttpServer(r, host.NewHTTP(nil))
+	hostv1.RegisterHttpServer(r, host.NewHTTP(lazyHTTP(sync.OnceValue(p.newHTTP))))
 	hostv1.RegisterLogServer(r, host.NewLog())
 	hostv1.RegisterTermServer(r, host.NewTerm(a.term))
 	hostv1.RegisterPluginsServer(r, host.NewPlugins(lazyPlugins{p}))
 	return r
+}
+
+// lazyHTTP makes the client of plugins at the first request.
+type lazyHTTP func() *egress.Client
+
+func (l lazyHTTP) Do(r *http.Request, maxRedirects int, allow func(*url.URL) (bool, error)) (*http.Response, error) {
+	return l().Do(r, maxRedirects, allow)
+}
+
+func (p *parts) newHTTP() *egress.Client {
+	c := p.a.cfg
+	return egress.NewClient(egress.Options{
+		Proxy: egress.ProxyFunc(p.proxy("http"), p.proxy("https"), p.noProxy()), DialTimeout: c.Duration("registry.timeouts.dial"),
+		TLSTimeout: c.Duration("registry.timeouts.tls"), HeaderTimeout: c.Duration("registry.timeouts.header"),
+	})
 }
 
 // lazyPlugins closes the circle between registrar and manager without a setter.

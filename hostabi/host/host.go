@@ -37,6 +37,8 @@ type Options struct {
 	// does not return its own events: events.WithPublisher.
 	Publisher func(ctx context.Context, invocation, trace string, hops uint32) context.Context
 
+	// Notice prints one line of a plugin for the user, above the progress display; nil logs it.
+	Notice func(text string)
 	// Observe is told about every call when it ended: the span and metric hook. It must not block.
 	Observe func(ctx context.Context, o Observation)
 	Log     *slog.Logger     // default: discarded

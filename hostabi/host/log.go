@@ -16,6 +16,9 @@ type logService struct {
 	hostv1.UnimplementedLogServer
 }
 
+// noticeLevel is what the SDK's Printf sends while it shows progress: text for the user, not a record.
+const noticeLevel slog.Level = 12
+
 // NewLog serves Log: records go to Options.Log with the plugin's name.
 func NewLog() hostv1.LogServer { return logService{} }
 
@@ -85,6 +88,10 @@ func (s *Session) lostRecords(n int) {
 // the place of the host's own attributes.
 func (s *Session) write(ctx context.Context, r *hostv1.LogRecord) {
 	h, level := s.r.o.Log.Handler(), slog.Level(r.GetLevel())
+	if level >= noticeLevel && s.r.o.Notice != nil {
+		s.r.o.Notice(clean(r.GetMessage(), hostabi.MaxLogRecord))
+		return
+	}
 	if !h.Enabled(ctx, level) {
 		return
 	}
