@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"sync"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/hostabi/hostv1"
@@ -47,6 +48,7 @@ var rules = map[string]rule{
 
 	hostv1.State_Get_FullMethodName:    gateStateGet,
 	hostv1.State_Put_FullMethodName:    gateStatePut,
+	hostv1.State_Add_FullMethodName:    gateStateAdd,
 	hostv1.State_Delete_FullMethodName: gateStateDelete,
 	hostv1.State_List_FullMethodName:   some(hostabi.StateRead, "own"),
 
@@ -83,11 +85,48 @@ func some(cp hostabi.Capability, resource string) rule {
 	}
 }
 
+// granted remembers what the Box has allowed. A Box never changes, so this decides nothing; it saves reading
+// the same resource again for every call.
+type granted struct {
+	mu   sync.RWMutex
+	uses map[use]struct{}
+}
+
+type use struct {
+	cp       hostabi.Capability
+	resource string
+}
+
+// maxGranted bounds the memory of a session that names ever new resources.
+const maxGranted = 1024
+
+func (g *granted) has(u use) bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	_, ok := g.uses[u]
+	return ok
+}
+
+func (g *granted) add(u use) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.uses == nil {
+		g.uses = make(map[use]struct{})
+	}
+	if len(g.uses) < maxGranted {
+		g.uses[u] = struct{}{}
+	}
+}
+
 // need asks the Box, and tells log and bus when it refuses.
 func (c *call) need(cp hostabi.Capability, resource string) error {
-	s := c.s
+	s, u := c.s, use{cp, resource}
+	if s.granted.has(u) {
+		return nil
+	}
 	err := s.box.Check(cp, resource)
 	if err == nil {
+		s.granted.add(u)
 		return nil
 	}
 	s.r.o.Log.InfoContext(c, "capability denied", "plugin", s.p.Name, "capability", cp,

@@ -36,6 +36,7 @@ type Session struct {
 	runDir   string // of a native run, set by its backend
 	confined bool
 
+	granted  granted
 	blobs    blobs
 	polls    polls
 	log      logState

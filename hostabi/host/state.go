@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,6 +35,14 @@ type owned interface {
 func gateStateGet(c *call, req any) error    { return c.needState(hostabi.StateRead, req.(owned)) }
 func gateStatePut(c *call, req any) error    { return c.needState(hostabi.StateWrite, req.(owned)) }
 func gateStateDelete(c *call, req any) error { return c.needState(hostabi.StateWrite, req.(owned)) }
+
+// gateStateAdd needs both rights: the answer tells the value.
+func gateStateAdd(c *call, req any) error {
+	if err := c.needState(hostabi.StateRead, req.(owned)); err != nil {
+		return err
+	}
+	return c.needState(hostabi.StateWrite, req.(owned))
+}
 
 func (c *call) needState(cp hostabi.Capability, req owned) error {
 	if err := hostabi.CheckStateKey(req.GetKey()); err != nil {
@@ -95,6 +104,58 @@ func (st *stateService) Put(ctx context.Context, req *hostv1.PutStateRequest) (*
 	out := stateEntry(e)
 	out.Value = nil // the caller has it
 	return out, nil
+}
+
+// Add implements hostv1.StateServer: read, add, compare-and-set, until nobody came in between.
+func (st *stateService) Add(ctx context.Context, req *hostv1.AddStateRequest) (*hostv1.StateEntry, error) {
+	s := sessionOf(ctx)
+	owner, store, err := st.open(ctx, req.GetOwner())
+	if err != nil {
+		return nil, err
+	}
+	if req.GetTtl() < 0 || req.GetTtl() > maxStateTTL.Milliseconds() {
+		return nil, hostabi.Errorf(hostabi.ReasonBadMessage, "ttl is between 0 and 10 years")
+	}
+	for ctx.Err() == nil {
+		next, rev, err := added(ctx, store, owner, req)
+		if err != nil {
+			return nil, err
+		}
+		if req.GetTtl() > 0 {
+			next.Expires = s.r.o.Clock().Add(time.Duration(req.GetTtl()) * time.Millisecond)
+		}
+		e, err := store.Put(ctx, owner, next, &rev, s.stateQuota())
+		switch {
+		case err == nil:
+			s.stateChanged(ctx, owner, e.Key, e.Revision, false)
+			return stateEntry(e), nil
+		case hostabi.ReasonOf(err) != hostabi.ReasonStateConflict:
+			return nil, err
+		}
+	}
+	return nil, ctx.Err()
+}
+
+// added is the entry after the step, and the revision that it must replace.
+func added(ctx context.Context, store State, owner hostabi.PluginName, req *hostv1.AddStateRequest) (next hostabi.StateEntry, rev uint64, err error) {
+	next = hostabi.StateEntry{Owner: owner, Key: req.GetKey()}
+	var n int64
+	e, err := store.Get(ctx, owner, req.GetKey())
+	switch {
+	case err == nil:
+		if n, err = strconv.ParseInt(string(e.Value), 10, 64); err != nil {
+			return next, 0, hostabi.Errorf(hostabi.ReasonBadMessage, "state key %s holds no decimal number", req.GetKey())
+		}
+		rev, next.Expires = e.Revision, e.Expires
+	case hostabi.ReasonOf(err) != hostabi.ReasonKeyNotFound:
+		return next, 0, err
+	}
+	sum := n + req.GetDelta()
+	if (sum > n) != (req.GetDelta() > 0) && req.GetDelta() != 0 {
+		return next, 0, hostabi.Errorf(hostabi.ReasonBadMessage, "state key %s: %d and %d together do not fit 64 bits", req.GetKey(), n, req.GetDelta())
+	}
+	next.Value = strconv.AppendInt(nil, sum, 10)
+	return next, rev, nil
 }
 
 func (s *Session) stateQuota() int64 {

@@ -1,0 +1,146 @@
+package host_test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/hostabi/host"
+	"github.com/delivery-station/ds/hostabi/hostv1"
+)
+
+// client is an HTTP owner on the standard client; every hop is asked for.
+type client struct{}
+
+func (client) Do(r *http.Request, maxRedirects int, allow func(*url.URL) (bool, error)) (*http.Response, error) {
+	c := http.Client{CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return hostabi.Errorf(hostabi.ReasonRedirectDenied, "too many redirects")
+		}
+		_, err := allow(req.URL)
+		return err
+	}}
+	if private, err := allow(r.URL); err != nil || !private {
+		return nil, errors.Join(err, hostabi.Errorf(hostabi.ReasonAddressDenied, "loopback"))
+	}
+	return c.Do(r)
+}
+
+func TestHTTP(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/echo":
+			w.Header().Set("X-Got", r.Header.Get("X-Sent"))
+			_, _ = io.Copy(w, r.Body)
+		case "/big":
+			_, _ = io.WriteString(w, strings.Repeat("b", 600<<10))
+		case "/away":
+			http.Redirect(w, r, "http://away.example/", http.StatusFound)
+		}
+	}))
+	defer server.Close()
+	f := newFixture(t)
+	r := host.New(host.Options{Cache: func(o hostabi.PluginName, source string) (host.Cache, error) { return f.blobs.View(o, source), nil }})
+	hostv1.RegisterHttpServer(r, host.NewHTTP(client{}))
+	hostv1.RegisterCacheServer(r, host.NewCache())
+	f.Registrar = r
+	s := f.open(scopes{hostabi.NetHTTP: only("private:" + server.URL), hostabi.CacheWrite: only("own"), hostabi.CacheRead: only("own")}, nil)
+	do := func(head *hostv1.HttpHead, body ...string) (status *hostv1.HttpStatus, text string, end *hostv1.HttpEnd, err error) {
+		t.Helper()
+		st := openStream(t, t.Context(), s, hostv1.Http_Do_FullMethodName, &hostv1.HttpRequest{Msg: &hostv1.HttpRequest_Head{Head: head}})
+		for _, piece := range body {
+			b, merr := proto.Marshal(&hostv1.HttpRequest{Msg: &hostv1.HttpRequest_Body{Body: []byte(piece)}})
+			if merr == nil {
+				merr = st.Send(b)
+			}
+			if merr != nil {
+				t.Fatal(merr)
+			}
+		}
+		_ = st.CloseSend()
+		for {
+			b, err := st.Recv()
+			if errors.Is(err, io.EOF) {
+				return status, text, end, nil
+			}
+			if err != nil {
+				return status, text, end, err
+			}
+			var m hostv1.HttpResponse
+			if err := proto.Unmarshal(b, &m); err != nil {
+				t.Fatal(err)
+			}
+			if m.GetStatus() != nil {
+				status = m.GetStatus()
+			}
+			if m.GetEnd() != nil {
+				end = m.GetEnd()
+			}
+			if len(m.GetBody()) > hostabi.MaxHTTPBody {
+				t.Errorf("body message of %d bytes", len(m.GetBody()))
+			}
+			text += string(m.GetBody())
+		}
+	}
+	status, text, end, err := do(&hostv1.HttpHead{Method: "POST", Url: server.URL + "/echo", Headers: []*hostv1.Header{{Name: "x-sent", Value: "yes"}}, Timeout: 10_000}, "hel", "lo")
+	if err != nil || status.GetCode() != 200 || text != "hello" || end.GetBytes() != 5 {
+		t.Errorf("echo: %v %q %v %v", status, text, end, err)
+	}
+	got := ""
+	for _, h := range status.GetHeaders() {
+		if h.GetName() == "X-Got" {
+			got = h.GetValue()
+		}
+	}
+	if got != "yes" {
+		t.Errorf("headers %v", status.GetHeaders())
+	}
+	if _, text, end, err := do(&hostv1.HttpHead{Url: server.URL + "/big"}); err != nil || len(text) != 600<<10 || end.GetBytes() != 600<<10 {
+		t.Errorf("big: %d bytes, %v %v", len(text), end, err)
+	}
+	d := put(t, s, "from the cache")
+	if _, text, _, err := do(&hostv1.HttpHead{Method: "PUT", Url: server.URL + "/echo", BodyBlob: d}); err != nil || text != "from the cache" {
+		t.Errorf("blob as body: %q %v", text, err)
+	}
+	var o hostv1.OpenedBlob
+	var info hostv1.BlobInfo
+	if err := call(t.Context(), s, hostv1.Cache_Create_FullMethodName, &hostv1.CreateBlobRequest{}, &o); err != nil {
+		t.Fatal(err)
+	}
+	if _, text, end, err := do(&hostv1.HttpHead{Url: server.URL + "/big", Sink: o.GetHandle()}); err != nil || text != "" || end.GetBytes() != 600<<10 {
+		t.Errorf("sink: %d bytes, %v %v", len(text), end, err)
+	}
+	if err := call(t.Context(), s, hostv1.Cache_Commit_FullMethodName, &hostv1.CommitRequest{Handle: o.GetHandle()}, &info); err != nil || info.GetSize() != 600<<10 {
+		t.Errorf("commit: %v %v", &info, err)
+	}
+	for _, c := range []struct {
+		name string
+		head *hostv1.HttpHead
+		want hostabi.Reason
+	}{
+		{"not granted", &hostv1.HttpHead{Url: "https://other.example/"}, hostabi.ReasonCapabilityDenied},
+		{"redirect not granted", &hostv1.HttpHead{Url: server.URL + "/away"}, hostabi.ReasonCapabilityDenied},
+		{"no URL", &hostv1.HttpHead{Url: "x"}, hostabi.ReasonBadURL},
+		{"CONNECT", &hostv1.HttpHead{Method: "CONNECT", Url: server.URL}, hostabi.ReasonBadMessage},
+		{"host header", &hostv1.HttpHead{Url: server.URL, Headers: []*hostv1.Header{{Name: "host", Value: "x"}}}, hostabi.ReasonBadMessage},
+		{"bad method", &hostv1.HttpHead{Method: "A B", Url: server.URL}, hostabi.ReasonBadMessage},
+		{"long headers", &hostv1.HttpHead{Url: server.URL, Headers: []*hostv1.Header{{Name: "x", Value: strings.Repeat("v", hostabi.MaxHTTPHeader)}}}, hostabi.ReasonTooLarge},
+		{"foreign blob", &hostv1.HttpHead{Url: server.URL, BodyBlob: string(hostabi.DigestOf(nil))}, hostabi.ReasonNotCached},
+		{"bad blob", &hostv1.HttpHead{Url: server.URL, BodyBlob: "x"}, hostabi.ReasonBadDigest},
+		{"bad sink", &hostv1.HttpHead{Url: server.URL, Sink: 99}, hostabi.ReasonBadHandle},
+		{"file", &hostv1.HttpHead{Url: server.URL, BodyPath: "/etc/passwd"}, hostabi.ReasonFeatureMissing},
+	} {
+		_, _, _, err := do(c.head)
+		wantReason(t, c.name, err, c.want)
+	}
+	st := openStream(t, t.Context(), s, hostv1.Http_Do_FullMethodName, &hostv1.HttpRequest{})
+	_, err = st.Recv()
+	wantReason(t, "no head", err, hostabi.ReasonBadMessage)
+}
