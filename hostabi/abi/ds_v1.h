@@ -309,6 +309,7 @@ static inline uint32_t ds_invoke(const char *method, const ds_writer *req, void 
 #define DS_METHOD_STATE_PUT "/ds.host.v1.State/Put" // PutStateRequest -> StateEntry
 #define DS_METHOD_STATE_DELETE "/ds.host.v1.State/Delete" // DeleteStateRequest -> Empty
 #define DS_METHOD_STATE_LIST "/ds.host.v1.State/List" // ListStateRequest -> stream StateEntry
+#define DS_METHOD_STATE_ADD "/ds.host.v1.State/Add" // AddStateRequest -> StateEntry
 #define DS_METHOD_PLUGINS_LIST "/ds.host.v1.Plugins/List" // ListPluginsRequest -> PluginList
 #define DS_METHOD_PLUGINS_CALL "/ds.host.v1.Plugins/Call" // stream CallRequest -> stream CallEvent
 #define DS_METHOD_HTTP_DO "/ds.host.v1.Http/Do" // stream HttpRequest -> stream HttpResponse
@@ -653,6 +654,14 @@ enum {
 	DS_PUT_STATE_REQUEST_VALUE = 3, // bytes
 	DS_PUT_STATE_REQUEST_TTL = 4, // int64
 	DS_PUT_STATE_REQUEST_IF_REVISION = 5, // optional uint64: 0 = must not exist
+};
+
+// AddStateRequest
+enum {
+	DS_ADD_STATE_REQUEST_OWNER = 1, // string: empty = caller
+	DS_ADD_STATE_REQUEST_KEY = 2, // string
+	DS_ADD_STATE_REQUEST_DELTA = 3, // int64
+	DS_ADD_STATE_REQUEST_TTL = 4, // int64: 0 = unchanged, or the default for a new key
 };
 
 // DeleteStateRequest

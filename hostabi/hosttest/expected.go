@@ -136,6 +136,7 @@ kit a/b = value
 get: ok
 kit a/b = value
 get: NOT_FOUND KEY_NOT_FOUND`},
+	"state/add":         {text: "add: ok\nn \"5\"\nadd: ok\nn \"-2\"\nadd: INVALID_ARGUMENT BAD_MESSAGE\nn \"\"\nput: ok\nadd: INVALID_ARGUMENT BAD_MESSAGE\ntext \"\""},
 	"state/bad-key":     {text: "put: INVALID_ARGUMENT BAD_KEY\nget: INVALID_ARGUMENT BAD_KEY"},
 	"state/ttl-expired": {text: "put: ok\nget: ok\nkit t = v\nget: NOT_FOUND KEY_NOT_FOUND"},
 	"state/create-only": {text: "create: ok\ncreate: ABORTED STATE_CONFLICT\nget: ok\nkit once = first"},

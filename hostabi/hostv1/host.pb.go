@@ -3084,6 +3084,74 @@ func (x *PutStateRequest) GetIfRevision() uint64 {
 	return 0
 }
 
+type AddStateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"` // empty = caller
+	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Delta         int64                  `protobuf:"varint,3,opt,name=delta,proto3" json:"delta,omitempty"`
+	Ttl           int64                  `protobuf:"varint,4,opt,name=ttl,proto3" json:"ttl,omitempty"` // 0 = unchanged, or the default for a new key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddStateRequest) Reset() {
+	*x = AddStateRequest{}
+	mi := &file_host_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddStateRequest) ProtoMessage() {}
+
+func (x *AddStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_host_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddStateRequest.ProtoReflect.Descriptor instead.
+func (*AddStateRequest) Descriptor() ([]byte, []int) {
+	return file_host_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *AddStateRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *AddStateRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AddStateRequest) GetDelta() int64 {
+	if x != nil {
+		return x.Delta
+	}
+	return 0
+}
+
+func (x *AddStateRequest) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
 type DeleteStateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
@@ -3095,7 +3163,7 @@ type DeleteStateRequest struct {
 
 func (x *DeleteStateRequest) Reset() {
 	*x = DeleteStateRequest{}
-	mi := &file_host_proto_msgTypes[46]
+	mi := &file_host_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3107,7 +3175,7 @@ func (x *DeleteStateRequest) String() string {
 func (*DeleteStateRequest) ProtoMessage() {}
 
 func (x *DeleteStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[46]
+	mi := &file_host_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3120,7 +3188,7 @@ func (x *DeleteStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteStateRequest.ProtoReflect.Descriptor instead.
 func (*DeleteStateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{46}
+	return file_host_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DeleteStateRequest) GetOwner() string {
@@ -3155,7 +3223,7 @@ type ListStateRequest struct {
 
 func (x *ListStateRequest) Reset() {
 	*x = ListStateRequest{}
-	mi := &file_host_proto_msgTypes[47]
+	mi := &file_host_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3235,7 @@ func (x *ListStateRequest) String() string {
 func (*ListStateRequest) ProtoMessage() {}
 
 func (x *ListStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[47]
+	mi := &file_host_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3248,7 @@ func (x *ListStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStateRequest.ProtoReflect.Descriptor instead.
 func (*ListStateRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{47}
+	return file_host_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListStateRequest) GetOwner() string {
@@ -3212,7 +3280,7 @@ type ListPluginsRequest struct {
 
 func (x *ListPluginsRequest) Reset() {
 	*x = ListPluginsRequest{}
-	mi := &file_host_proto_msgTypes[48]
+	mi := &file_host_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3224,7 +3292,7 @@ func (x *ListPluginsRequest) String() string {
 func (*ListPluginsRequest) ProtoMessage() {}
 
 func (x *ListPluginsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[48]
+	mi := &file_host_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3237,7 +3305,7 @@ func (x *ListPluginsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPluginsRequest.ProtoReflect.Descriptor instead.
 func (*ListPluginsRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{48}
+	return file_host_proto_rawDescGZIP(), []int{49}
 }
 
 type PluginList struct {
@@ -3249,7 +3317,7 @@ type PluginList struct {
 
 func (x *PluginList) Reset() {
 	*x = PluginList{}
-	mi := &file_host_proto_msgTypes[49]
+	mi := &file_host_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3261,7 +3329,7 @@ func (x *PluginList) String() string {
 func (*PluginList) ProtoMessage() {}
 
 func (x *PluginList) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[49]
+	mi := &file_host_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3274,7 +3342,7 @@ func (x *PluginList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginList.ProtoReflect.Descriptor instead.
 func (*PluginList) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{49}
+	return file_host_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PluginList) GetPlugins() []*PluginInfo {
@@ -3294,7 +3362,7 @@ type CallExit struct {
 
 func (x *CallExit) Reset() {
 	*x = CallExit{}
-	mi := &file_host_proto_msgTypes[50]
+	mi := &file_host_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +3374,7 @@ func (x *CallExit) String() string {
 func (*CallExit) ProtoMessage() {}
 
 func (x *CallExit) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[50]
+	mi := &file_host_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +3387,7 @@ func (x *CallExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallExit.ProtoReflect.Descriptor instead.
 func (*CallExit) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{50}
+	return file_host_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CallExit) GetCode() int32 {
@@ -3349,7 +3417,7 @@ type PluginInfo struct {
 
 func (x *PluginInfo) Reset() {
 	*x = PluginInfo{}
-	mi := &file_host_proto_msgTypes[51]
+	mi := &file_host_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3429,7 @@ func (x *PluginInfo) String() string {
 func (*PluginInfo) ProtoMessage() {}
 
 func (x *PluginInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[51]
+	mi := &file_host_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3442,7 @@ func (x *PluginInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginInfo.ProtoReflect.Descriptor instead.
 func (*PluginInfo) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{51}
+	return file_host_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *PluginInfo) GetName() string {
@@ -3425,7 +3493,7 @@ type CallRequest struct {
 
 func (x *CallRequest) Reset() {
 	*x = CallRequest{}
-	mi := &file_host_proto_msgTypes[52]
+	mi := &file_host_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3437,7 +3505,7 @@ func (x *CallRequest) String() string {
 func (*CallRequest) ProtoMessage() {}
 
 func (x *CallRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[52]
+	mi := &file_host_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3450,7 +3518,7 @@ func (x *CallRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallRequest.ProtoReflect.Descriptor instead.
 func (*CallRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{52}
+	return file_host_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CallRequest) GetMsg() isCallRequest_Msg {
@@ -3509,7 +3577,7 @@ type CallStart struct {
 
 func (x *CallStart) Reset() {
 	*x = CallStart{}
-	mi := &file_host_proto_msgTypes[53]
+	mi := &file_host_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3521,7 +3589,7 @@ func (x *CallStart) String() string {
 func (*CallStart) ProtoMessage() {}
 
 func (x *CallStart) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[53]
+	mi := &file_host_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3534,7 +3602,7 @@ func (x *CallStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallStart.ProtoReflect.Descriptor instead.
 func (*CallStart) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{53}
+	return file_host_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CallStart) GetPlugin() string {
@@ -3600,7 +3668,7 @@ type CallEvent struct {
 
 func (x *CallEvent) Reset() {
 	*x = CallEvent{}
-	mi := &file_host_proto_msgTypes[54]
+	mi := &file_host_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3612,7 +3680,7 @@ func (x *CallEvent) String() string {
 func (*CallEvent) ProtoMessage() {}
 
 func (x *CallEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[54]
+	mi := &file_host_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3625,7 +3693,7 @@ func (x *CallEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallEvent.ProtoReflect.Descriptor instead.
 func (*CallEvent) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{54}
+	return file_host_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CallEvent) GetEvent() isCallEvent_Event {
@@ -3697,7 +3765,7 @@ type HttpRequest struct {
 
 func (x *HttpRequest) Reset() {
 	*x = HttpRequest{}
-	mi := &file_host_proto_msgTypes[55]
+	mi := &file_host_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3709,7 +3777,7 @@ func (x *HttpRequest) String() string {
 func (*HttpRequest) ProtoMessage() {}
 
 func (x *HttpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[55]
+	mi := &file_host_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3722,7 +3790,7 @@ func (x *HttpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpRequest.ProtoReflect.Descriptor instead.
 func (*HttpRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{55}
+	return file_host_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *HttpRequest) GetMsg() isHttpRequest_Msg {
@@ -3783,7 +3851,7 @@ type HttpHead struct {
 
 func (x *HttpHead) Reset() {
 	*x = HttpHead{}
-	mi := &file_host_proto_msgTypes[56]
+	mi := &file_host_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3795,7 +3863,7 @@ func (x *HttpHead) String() string {
 func (*HttpHead) ProtoMessage() {}
 
 func (x *HttpHead) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[56]
+	mi := &file_host_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3808,7 +3876,7 @@ func (x *HttpHead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpHead.ProtoReflect.Descriptor instead.
 func (*HttpHead) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{56}
+	return file_host_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *HttpHead) GetMethod() string {
@@ -3884,7 +3952,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_host_proto_msgTypes[57]
+	mi := &file_host_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3896,7 +3964,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[57]
+	mi := &file_host_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3909,7 +3977,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{57}
+	return file_host_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Header) GetName() string {
@@ -3940,7 +4008,7 @@ type HttpResponse struct {
 
 func (x *HttpResponse) Reset() {
 	*x = HttpResponse{}
-	mi := &file_host_proto_msgTypes[58]
+	mi := &file_host_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4020,7 @@ func (x *HttpResponse) String() string {
 func (*HttpResponse) ProtoMessage() {}
 
 func (x *HttpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[58]
+	mi := &file_host_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +4033,7 @@ func (x *HttpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpResponse.ProtoReflect.Descriptor instead.
 func (*HttpResponse) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{58}
+	return file_host_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *HttpResponse) GetMsg() isHttpResponse_Msg {
@@ -4035,7 +4103,7 @@ type HttpStatus struct {
 
 func (x *HttpStatus) Reset() {
 	*x = HttpStatus{}
-	mi := &file_host_proto_msgTypes[59]
+	mi := &file_host_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4047,7 +4115,7 @@ func (x *HttpStatus) String() string {
 func (*HttpStatus) ProtoMessage() {}
 
 func (x *HttpStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[59]
+	mi := &file_host_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4060,7 +4128,7 @@ func (x *HttpStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpStatus.ProtoReflect.Descriptor instead.
 func (*HttpStatus) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{59}
+	return file_host_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HttpStatus) GetCode() uint32 {
@@ -4094,7 +4162,7 @@ type HttpEnd struct {
 
 func (x *HttpEnd) Reset() {
 	*x = HttpEnd{}
-	mi := &file_host_proto_msgTypes[60]
+	mi := &file_host_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4106,7 +4174,7 @@ func (x *HttpEnd) String() string {
 func (*HttpEnd) ProtoMessage() {}
 
 func (x *HttpEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[60]
+	mi := &file_host_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,7 +4187,7 @@ func (x *HttpEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpEnd.ProtoReflect.Descriptor instead.
 func (*HttpEnd) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{60}
+	return file_host_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *HttpEnd) GetBytes() int64 {
@@ -4145,7 +4213,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_host_proto_msgTypes[61]
+	mi := &file_host_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4157,7 +4225,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[61]
+	mi := &file_host_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4170,7 +4238,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{61}
+	return file_host_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *LogBatch) GetRecords() []*LogRecord {
@@ -4192,7 +4260,7 @@ type LogRecord struct {
 
 func (x *LogRecord) Reset() {
 	*x = LogRecord{}
-	mi := &file_host_proto_msgTypes[62]
+	mi := &file_host_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4204,7 +4272,7 @@ func (x *LogRecord) String() string {
 func (*LogRecord) ProtoMessage() {}
 
 func (x *LogRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[62]
+	mi := &file_host_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4217,7 +4285,7 @@ func (x *LogRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRecord.ProtoReflect.Descriptor instead.
 func (*LogRecord) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{62}
+	return file_host_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *LogRecord) GetTime() int64 {
@@ -4261,7 +4329,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_host_proto_msgTypes[63]
+	mi := &file_host_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4273,7 +4341,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[63]
+	mi := &file_host_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4286,7 +4354,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{63}
+	return file_host_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Progress) GetId() string {
@@ -4333,7 +4401,7 @@ type ProgressBatch struct {
 
 func (x *ProgressBatch) Reset() {
 	*x = ProgressBatch{}
-	mi := &file_host_proto_msgTypes[64]
+	mi := &file_host_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4345,7 +4413,7 @@ func (x *ProgressBatch) String() string {
 func (*ProgressBatch) ProtoMessage() {}
 
 func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[64]
+	mi := &file_host_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4358,7 +4426,7 @@ func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressBatch.ProtoReflect.Descriptor instead.
 func (*ProgressBatch) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{64}
+	return file_host_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ProgressBatch) GetItems() []*Progress {
@@ -4378,7 +4446,7 @@ type PromptReply struct {
 
 func (x *PromptReply) Reset() {
 	*x = PromptReply{}
-	mi := &file_host_proto_msgTypes[65]
+	mi := &file_host_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4390,7 +4458,7 @@ func (x *PromptReply) String() string {
 func (*PromptReply) ProtoMessage() {}
 
 func (x *PromptReply) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[65]
+	mi := &file_host_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4403,7 +4471,7 @@ func (x *PromptReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromptReply.ProtoReflect.Descriptor instead.
 func (*PromptReply) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{65}
+	return file_host_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PromptReply) GetAnswer() string {
@@ -4432,7 +4500,7 @@ type PromptRequest struct {
 
 func (x *PromptRequest) Reset() {
 	*x = PromptRequest{}
-	mi := &file_host_proto_msgTypes[66]
+	mi := &file_host_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4444,7 +4512,7 @@ func (x *PromptRequest) String() string {
 func (*PromptRequest) ProtoMessage() {}
 
 func (x *PromptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[66]
+	mi := &file_host_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4457,7 +4525,7 @@ func (x *PromptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromptRequest.ProtoReflect.Descriptor instead.
 func (*PromptRequest) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{66}
+	return file_host_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PromptRequest) GetKind() string {
@@ -4501,7 +4569,7 @@ type RowBatch struct {
 
 func (x *RowBatch) Reset() {
 	*x = RowBatch{}
-	mi := &file_host_proto_msgTypes[67]
+	mi := &file_host_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4513,7 +4581,7 @@ func (x *RowBatch) String() string {
 func (*RowBatch) ProtoMessage() {}
 
 func (x *RowBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_host_proto_msgTypes[67]
+	mi := &file_host_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4526,7 +4594,7 @@ func (x *RowBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowBatch.ProtoReflect.Descriptor instead.
 func (*RowBatch) Descriptor() ([]byte, []int) {
-	return file_host_proto_rawDescGZIP(), []int{67}
+	return file_host_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RowBatch) GetColumns() []string {
@@ -4831,7 +4899,12 @@ const file_host_proto_rawDesc = "" +
 	"\x03ttl\x18\x04 \x01(\x03R\x03ttl\x12$\n" +
 	"\vif_revision\x18\x05 \x01(\x04H\x00R\n" +
 	"ifRevision\x88\x01\x01B\x0e\n" +
-	"\f_if_revision\"r\n" +
+	"\f_if_revision\"a\n" +
+	"\x0fAddStateRequest\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
+	"\x05delta\x18\x03 \x01(\x03R\x05delta\x12\x10\n" +
+	"\x03ttl\x18\x04 \x01(\x03R\x03ttl\"r\n" +
 	"\x12DeleteStateRequest\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12$\n" +
@@ -4965,12 +5038,13 @@ const file_host_proto_rawDesc = "" +
 	"\x06Events\x124\n" +
 	"\aPublish\x12\x11.ds.host.v1.Event\x1a\x16.ds.host.v1.PublishAck\x12>\n" +
 	"\tSubscribe\x12\x1c.ds.host.v1.SubscribeRequest\x1a\x11.ds.host.v1.Event0\x01\x126\n" +
-	"\x04Poll\x12\x17.ds.host.v1.PollRequest\x1a\x15.ds.host.v1.PollReply2\xf5\x01\n" +
+	"\x04Poll\x12\x17.ds.host.v1.PollRequest\x1a\x15.ds.host.v1.PollReply2\xb1\x02\n" +
 	"\x05State\x123\n" +
 	"\x03Get\x12\x14.ds.host.v1.StateKey\x1a\x16.ds.host.v1.StateEntry\x12:\n" +
 	"\x03Put\x12\x1b.ds.host.v1.PutStateRequest\x1a\x16.ds.host.v1.StateEntry\x12;\n" +
 	"\x06Delete\x12\x1e.ds.host.v1.DeleteStateRequest\x1a\x11.ds.host.v1.Empty\x12>\n" +
-	"\x04List\x12\x1c.ds.host.v1.ListStateRequest\x1a\x16.ds.host.v1.StateEntry0\x012\x85\x01\n" +
+	"\x04List\x12\x1c.ds.host.v1.ListStateRequest\x1a\x16.ds.host.v1.StateEntry0\x01\x12:\n" +
+	"\x03Add\x12\x1b.ds.host.v1.AddStateRequest\x1a\x16.ds.host.v1.StateEntry2\x85\x01\n" +
 	"\aPlugins\x12>\n" +
 	"\x04List\x12\x1e.ds.host.v1.ListPluginsRequest\x1a\x16.ds.host.v1.PluginList\x12:\n" +
 	"\x04Call\x12\x17.ds.host.v1.CallRequest\x1a\x15.ds.host.v1.CallEvent(\x010\x012C\n" +
@@ -4995,7 +5069,7 @@ func file_host_proto_rawDescGZIP() []byte {
 	return file_host_proto_rawDescData
 }
 
-var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_host_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_host_proto_goTypes = []any{
 	(*Empty)(nil),              // 0: ds.host.v1.Empty
 	(*DescribeRequest)(nil),    // 1: ds.host.v1.DescribeRequest
@@ -5043,33 +5117,34 @@ var file_host_proto_goTypes = []any{
 	(*StateKey)(nil),           // 43: ds.host.v1.StateKey
 	(*StateEntry)(nil),         // 44: ds.host.v1.StateEntry
 	(*PutStateRequest)(nil),    // 45: ds.host.v1.PutStateRequest
-	(*DeleteStateRequest)(nil), // 46: ds.host.v1.DeleteStateRequest
-	(*ListStateRequest)(nil),   // 47: ds.host.v1.ListStateRequest
-	(*ListPluginsRequest)(nil), // 48: ds.host.v1.ListPluginsRequest
-	(*PluginList)(nil),         // 49: ds.host.v1.PluginList
-	(*CallExit)(nil),           // 50: ds.host.v1.CallExit
-	(*PluginInfo)(nil),         // 51: ds.host.v1.PluginInfo
-	(*CallRequest)(nil),        // 52: ds.host.v1.CallRequest
-	(*CallStart)(nil),          // 53: ds.host.v1.CallStart
-	(*CallEvent)(nil),          // 54: ds.host.v1.CallEvent
-	(*HttpRequest)(nil),        // 55: ds.host.v1.HttpRequest
-	(*HttpHead)(nil),           // 56: ds.host.v1.HttpHead
-	(*Header)(nil),             // 57: ds.host.v1.Header
-	(*HttpResponse)(nil),       // 58: ds.host.v1.HttpResponse
-	(*HttpStatus)(nil),         // 59: ds.host.v1.HttpStatus
-	(*HttpEnd)(nil),            // 60: ds.host.v1.HttpEnd
-	(*LogBatch)(nil),           // 61: ds.host.v1.LogBatch
-	(*LogRecord)(nil),          // 62: ds.host.v1.LogRecord
-	(*Progress)(nil),           // 63: ds.host.v1.Progress
-	(*ProgressBatch)(nil),      // 64: ds.host.v1.ProgressBatch
-	(*PromptReply)(nil),        // 65: ds.host.v1.PromptReply
-	(*PromptRequest)(nil),      // 66: ds.host.v1.PromptRequest
-	(*RowBatch)(nil),           // 67: ds.host.v1.RowBatch
-	nil,                        // 68: ds.host.v1.BlobInfo.AnnotationsEntry
-	nil,                        // 69: ds.host.v1.CommitRequest.AnnotationsEntry
-	nil,                        // 70: ds.host.v1.Descriptor.AnnotationsEntry
-	nil,                        // 71: ds.host.v1.Event.AttributesEntry
-	nil,                        // 72: ds.host.v1.LogRecord.AttributesEntry
+	(*AddStateRequest)(nil),    // 46: ds.host.v1.AddStateRequest
+	(*DeleteStateRequest)(nil), // 47: ds.host.v1.DeleteStateRequest
+	(*ListStateRequest)(nil),   // 48: ds.host.v1.ListStateRequest
+	(*ListPluginsRequest)(nil), // 49: ds.host.v1.ListPluginsRequest
+	(*PluginList)(nil),         // 50: ds.host.v1.PluginList
+	(*CallExit)(nil),           // 51: ds.host.v1.CallExit
+	(*PluginInfo)(nil),         // 52: ds.host.v1.PluginInfo
+	(*CallRequest)(nil),        // 53: ds.host.v1.CallRequest
+	(*CallStart)(nil),          // 54: ds.host.v1.CallStart
+	(*CallEvent)(nil),          // 55: ds.host.v1.CallEvent
+	(*HttpRequest)(nil),        // 56: ds.host.v1.HttpRequest
+	(*HttpHead)(nil),           // 57: ds.host.v1.HttpHead
+	(*Header)(nil),             // 58: ds.host.v1.Header
+	(*HttpResponse)(nil),       // 59: ds.host.v1.HttpResponse
+	(*HttpStatus)(nil),         // 60: ds.host.v1.HttpStatus
+	(*HttpEnd)(nil),            // 61: ds.host.v1.HttpEnd
+	(*LogBatch)(nil),           // 62: ds.host.v1.LogBatch
+	(*LogRecord)(nil),          // 63: ds.host.v1.LogRecord
+	(*Progress)(nil),           // 64: ds.host.v1.Progress
+	(*ProgressBatch)(nil),      // 65: ds.host.v1.ProgressBatch
+	(*PromptReply)(nil),        // 66: ds.host.v1.PromptReply
+	(*PromptRequest)(nil),      // 67: ds.host.v1.PromptRequest
+	(*RowBatch)(nil),           // 68: ds.host.v1.RowBatch
+	nil,                        // 69: ds.host.v1.BlobInfo.AnnotationsEntry
+	nil,                        // 70: ds.host.v1.CommitRequest.AnnotationsEntry
+	nil,                        // 71: ds.host.v1.Descriptor.AnnotationsEntry
+	nil,                        // 72: ds.host.v1.Event.AttributesEntry
+	nil,                        // 73: ds.host.v1.LogRecord.AttributesEntry
 }
 var file_host_proto_depIdxs = []int32{
 	3,  // 0: ds.host.v1.DescribeResponse.grants:type_name -> ds.host.v1.Grant
@@ -5078,32 +5153,32 @@ var file_host_proto_depIdxs = []int32{
 	7,  // 3: ds.host.v1.DescribeResponse.terminal:type_name -> ds.host.v1.Terminal
 	5,  // 4: ds.host.v1.Invocation.paths:type_name -> ds.host.v1.PathArg
 	11, // 5: ds.host.v1.ConfigTree.values:type_name -> ds.host.v1.ConfigValue
-	68, // 6: ds.host.v1.BlobInfo.annotations:type_name -> ds.host.v1.BlobInfo.AnnotationsEntry
-	69, // 7: ds.host.v1.CommitRequest.annotations:type_name -> ds.host.v1.CommitRequest.AnnotationsEntry
+	69, // 6: ds.host.v1.BlobInfo.annotations:type_name -> ds.host.v1.BlobInfo.AnnotationsEntry
+	70, // 7: ds.host.v1.CommitRequest.annotations:type_name -> ds.host.v1.CommitRequest.AnnotationsEntry
 	28, // 8: ds.host.v1.RefRequest.platform:type_name -> ds.host.v1.Platform
-	70, // 9: ds.host.v1.Descriptor.annotations:type_name -> ds.host.v1.Descriptor.AnnotationsEntry
+	71, // 9: ds.host.v1.Descriptor.annotations:type_name -> ds.host.v1.Descriptor.AnnotationsEntry
 	28, // 10: ds.host.v1.Descriptor.platform:type_name -> ds.host.v1.Platform
-	63, // 11: ds.host.v1.PullEvent.progress:type_name -> ds.host.v1.Progress
+	64, // 11: ds.host.v1.PullEvent.progress:type_name -> ds.host.v1.Progress
 	36, // 12: ds.host.v1.PullEvent.blob:type_name -> ds.host.v1.Transfer
 	30, // 13: ds.host.v1.PullEvent.root:type_name -> ds.host.v1.Descriptor
 	28, // 14: ds.host.v1.PullRequest.platforms:type_name -> ds.host.v1.Platform
-	63, // 15: ds.host.v1.PushEvent.progress:type_name -> ds.host.v1.Progress
+	64, // 15: ds.host.v1.PushEvent.progress:type_name -> ds.host.v1.Progress
 	36, // 16: ds.host.v1.PushEvent.blob:type_name -> ds.host.v1.Transfer
 	30, // 17: ds.host.v1.PushEvent.root:type_name -> ds.host.v1.Descriptor
 	30, // 18: ds.host.v1.Transfer.descriptor:type_name -> ds.host.v1.Descriptor
-	71, // 19: ds.host.v1.Event.attributes:type_name -> ds.host.v1.Event.AttributesEntry
+	72, // 19: ds.host.v1.Event.attributes:type_name -> ds.host.v1.Event.AttributesEntry
 	38, // 20: ds.host.v1.PollReply.events:type_name -> ds.host.v1.Event
-	51, // 21: ds.host.v1.PluginList.plugins:type_name -> ds.host.v1.PluginInfo
-	53, // 22: ds.host.v1.CallRequest.start:type_name -> ds.host.v1.CallStart
-	50, // 23: ds.host.v1.CallEvent.exit:type_name -> ds.host.v1.CallExit
-	56, // 24: ds.host.v1.HttpRequest.head:type_name -> ds.host.v1.HttpHead
-	57, // 25: ds.host.v1.HttpHead.headers:type_name -> ds.host.v1.Header
-	59, // 26: ds.host.v1.HttpResponse.status:type_name -> ds.host.v1.HttpStatus
-	60, // 27: ds.host.v1.HttpResponse.end:type_name -> ds.host.v1.HttpEnd
-	57, // 28: ds.host.v1.HttpStatus.headers:type_name -> ds.host.v1.Header
-	62, // 29: ds.host.v1.LogBatch.records:type_name -> ds.host.v1.LogRecord
-	72, // 30: ds.host.v1.LogRecord.attributes:type_name -> ds.host.v1.LogRecord.AttributesEntry
-	63, // 31: ds.host.v1.ProgressBatch.items:type_name -> ds.host.v1.Progress
+	52, // 21: ds.host.v1.PluginList.plugins:type_name -> ds.host.v1.PluginInfo
+	54, // 22: ds.host.v1.CallRequest.start:type_name -> ds.host.v1.CallStart
+	51, // 23: ds.host.v1.CallEvent.exit:type_name -> ds.host.v1.CallExit
+	57, // 24: ds.host.v1.HttpRequest.head:type_name -> ds.host.v1.HttpHead
+	58, // 25: ds.host.v1.HttpHead.headers:type_name -> ds.host.v1.Header
+	60, // 26: ds.host.v1.HttpResponse.status:type_name -> ds.host.v1.HttpStatus
+	61, // 27: ds.host.v1.HttpResponse.end:type_name -> ds.host.v1.HttpEnd
+	58, // 28: ds.host.v1.HttpStatus.headers:type_name -> ds.host.v1.Header
+	63, // 29: ds.host.v1.LogBatch.records:type_name -> ds.host.v1.LogRecord
+	73, // 30: ds.host.v1.LogRecord.attributes:type_name -> ds.host.v1.LogRecord.AttributesEntry
+	64, // 31: ds.host.v1.ProgressBatch.items:type_name -> ds.host.v1.Progress
 	1,  // 32: ds.host.v1.Meta.Describe:input_type -> ds.host.v1.DescribeRequest
 	8,  // 33: ds.host.v1.Config.Get:input_type -> ds.host.v1.GetConfigRequest
 	9,  // 34: ds.host.v1.Config.List:input_type -> ds.host.v1.ListConfigRequest
@@ -5129,51 +5204,53 @@ var file_host_proto_depIdxs = []int32{
 	41, // 54: ds.host.v1.Events.Poll:input_type -> ds.host.v1.PollRequest
 	43, // 55: ds.host.v1.State.Get:input_type -> ds.host.v1.StateKey
 	45, // 56: ds.host.v1.State.Put:input_type -> ds.host.v1.PutStateRequest
-	46, // 57: ds.host.v1.State.Delete:input_type -> ds.host.v1.DeleteStateRequest
-	47, // 58: ds.host.v1.State.List:input_type -> ds.host.v1.ListStateRequest
-	48, // 59: ds.host.v1.Plugins.List:input_type -> ds.host.v1.ListPluginsRequest
-	52, // 60: ds.host.v1.Plugins.Call:input_type -> ds.host.v1.CallRequest
-	55, // 61: ds.host.v1.Http.Do:input_type -> ds.host.v1.HttpRequest
-	61, // 62: ds.host.v1.Log.Write:input_type -> ds.host.v1.LogBatch
-	64, // 63: ds.host.v1.Term.Report:input_type -> ds.host.v1.ProgressBatch
-	66, // 64: ds.host.v1.Term.Prompt:input_type -> ds.host.v1.PromptRequest
-	67, // 65: ds.host.v1.Term.Rows:input_type -> ds.host.v1.RowBatch
-	2,  // 66: ds.host.v1.Meta.Describe:output_type -> ds.host.v1.DescribeResponse
-	11, // 67: ds.host.v1.Config.Get:output_type -> ds.host.v1.ConfigValue
-	10, // 68: ds.host.v1.Config.List:output_type -> ds.host.v1.ConfigTree
-	16, // 69: ds.host.v1.Cache.Stat:output_type -> ds.host.v1.BlobInfo
-	19, // 70: ds.host.v1.Cache.Open:output_type -> ds.host.v1.OpenedBlob
-	19, // 71: ds.host.v1.Cache.Create:output_type -> ds.host.v1.OpenedBlob
-	16, // 72: ds.host.v1.Cache.Commit:output_type -> ds.host.v1.BlobInfo
-	0,  // 73: ds.host.v1.Cache.Close:output_type -> ds.host.v1.Empty
-	16, // 74: ds.host.v1.Cache.List:output_type -> ds.host.v1.BlobInfo
-	0,  // 75: ds.host.v1.Cache.Pin:output_type -> ds.host.v1.Empty
-	0,  // 76: ds.host.v1.Cache.Remove:output_type -> ds.host.v1.Empty
-	23, // 77: ds.host.v1.Cache.Usage:output_type -> ds.host.v1.UsageReply
-	16, // 78: ds.host.v1.Cache.Evict:output_type -> ds.host.v1.BlobInfo
-	22, // 79: ds.host.v1.Cache.Verify:output_type -> ds.host.v1.VerifyEvent
-	30, // 80: ds.host.v1.Registry.Resolve:output_type -> ds.host.v1.Descriptor
-	31, // 81: ds.host.v1.Registry.Pull:output_type -> ds.host.v1.PullEvent
-	33, // 82: ds.host.v1.Registry.Push:output_type -> ds.host.v1.PushEvent
-	30, // 83: ds.host.v1.Registry.Tag:output_type -> ds.host.v1.Descriptor
-	35, // 84: ds.host.v1.Registry.ListTags:output_type -> ds.host.v1.TagName
-	30, // 85: ds.host.v1.Registry.Referrers:output_type -> ds.host.v1.Descriptor
-	39, // 86: ds.host.v1.Events.Publish:output_type -> ds.host.v1.PublishAck
-	38, // 87: ds.host.v1.Events.Subscribe:output_type -> ds.host.v1.Event
-	42, // 88: ds.host.v1.Events.Poll:output_type -> ds.host.v1.PollReply
-	44, // 89: ds.host.v1.State.Get:output_type -> ds.host.v1.StateEntry
-	44, // 90: ds.host.v1.State.Put:output_type -> ds.host.v1.StateEntry
-	0,  // 91: ds.host.v1.State.Delete:output_type -> ds.host.v1.Empty
-	44, // 92: ds.host.v1.State.List:output_type -> ds.host.v1.StateEntry
-	49, // 93: ds.host.v1.Plugins.List:output_type -> ds.host.v1.PluginList
-	54, // 94: ds.host.v1.Plugins.Call:output_type -> ds.host.v1.CallEvent
-	58, // 95: ds.host.v1.Http.Do:output_type -> ds.host.v1.HttpResponse
-	0,  // 96: ds.host.v1.Log.Write:output_type -> ds.host.v1.Empty
-	0,  // 97: ds.host.v1.Term.Report:output_type -> ds.host.v1.Empty
-	65, // 98: ds.host.v1.Term.Prompt:output_type -> ds.host.v1.PromptReply
-	0,  // 99: ds.host.v1.Term.Rows:output_type -> ds.host.v1.Empty
-	66, // [66:100] is the sub-list for method output_type
-	32, // [32:66] is the sub-list for method input_type
+	47, // 57: ds.host.v1.State.Delete:input_type -> ds.host.v1.DeleteStateRequest
+	48, // 58: ds.host.v1.State.List:input_type -> ds.host.v1.ListStateRequest
+	46, // 59: ds.host.v1.State.Add:input_type -> ds.host.v1.AddStateRequest
+	49, // 60: ds.host.v1.Plugins.List:input_type -> ds.host.v1.ListPluginsRequest
+	53, // 61: ds.host.v1.Plugins.Call:input_type -> ds.host.v1.CallRequest
+	56, // 62: ds.host.v1.Http.Do:input_type -> ds.host.v1.HttpRequest
+	62, // 63: ds.host.v1.Log.Write:input_type -> ds.host.v1.LogBatch
+	65, // 64: ds.host.v1.Term.Report:input_type -> ds.host.v1.ProgressBatch
+	67, // 65: ds.host.v1.Term.Prompt:input_type -> ds.host.v1.PromptRequest
+	68, // 66: ds.host.v1.Term.Rows:input_type -> ds.host.v1.RowBatch
+	2,  // 67: ds.host.v1.Meta.Describe:output_type -> ds.host.v1.DescribeResponse
+	11, // 68: ds.host.v1.Config.Get:output_type -> ds.host.v1.ConfigValue
+	10, // 69: ds.host.v1.Config.List:output_type -> ds.host.v1.ConfigTree
+	16, // 70: ds.host.v1.Cache.Stat:output_type -> ds.host.v1.BlobInfo
+	19, // 71: ds.host.v1.Cache.Open:output_type -> ds.host.v1.OpenedBlob
+	19, // 72: ds.host.v1.Cache.Create:output_type -> ds.host.v1.OpenedBlob
+	16, // 73: ds.host.v1.Cache.Commit:output_type -> ds.host.v1.BlobInfo
+	0,  // 74: ds.host.v1.Cache.Close:output_type -> ds.host.v1.Empty
+	16, // 75: ds.host.v1.Cache.List:output_type -> ds.host.v1.BlobInfo
+	0,  // 76: ds.host.v1.Cache.Pin:output_type -> ds.host.v1.Empty
+	0,  // 77: ds.host.v1.Cache.Remove:output_type -> ds.host.v1.Empty
+	23, // 78: ds.host.v1.Cache.Usage:output_type -> ds.host.v1.UsageReply
+	16, // 79: ds.host.v1.Cache.Evict:output_type -> ds.host.v1.BlobInfo
+	22, // 80: ds.host.v1.Cache.Verify:output_type -> ds.host.v1.VerifyEvent
+	30, // 81: ds.host.v1.Registry.Resolve:output_type -> ds.host.v1.Descriptor
+	31, // 82: ds.host.v1.Registry.Pull:output_type -> ds.host.v1.PullEvent
+	33, // 83: ds.host.v1.Registry.Push:output_type -> ds.host.v1.PushEvent
+	30, // 84: ds.host.v1.Registry.Tag:output_type -> ds.host.v1.Descriptor
+	35, // 85: ds.host.v1.Registry.ListTags:output_type -> ds.host.v1.TagName
+	30, // 86: ds.host.v1.Registry.Referrers:output_type -> ds.host.v1.Descriptor
+	39, // 87: ds.host.v1.Events.Publish:output_type -> ds.host.v1.PublishAck
+	38, // 88: ds.host.v1.Events.Subscribe:output_type -> ds.host.v1.Event
+	42, // 89: ds.host.v1.Events.Poll:output_type -> ds.host.v1.PollReply
+	44, // 90: ds.host.v1.State.Get:output_type -> ds.host.v1.StateEntry
+	44, // 91: ds.host.v1.State.Put:output_type -> ds.host.v1.StateEntry
+	0,  // 92: ds.host.v1.State.Delete:output_type -> ds.host.v1.Empty
+	44, // 93: ds.host.v1.State.List:output_type -> ds.host.v1.StateEntry
+	44, // 94: ds.host.v1.State.Add:output_type -> ds.host.v1.StateEntry
+	50, // 95: ds.host.v1.Plugins.List:output_type -> ds.host.v1.PluginList
+	55, // 96: ds.host.v1.Plugins.Call:output_type -> ds.host.v1.CallEvent
+	59, // 97: ds.host.v1.Http.Do:output_type -> ds.host.v1.HttpResponse
+	0,  // 98: ds.host.v1.Log.Write:output_type -> ds.host.v1.Empty
+	0,  // 99: ds.host.v1.Term.Report:output_type -> ds.host.v1.Empty
+	66, // 100: ds.host.v1.Term.Prompt:output_type -> ds.host.v1.PromptReply
+	0,  // 101: ds.host.v1.Term.Rows:output_type -> ds.host.v1.Empty
+	67, // [67:102] is the sub-list for method output_type
+	32, // [32:67] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
 	32, // [32:32] is the sub-list for extension extendee
 	0,  // [0:32] is the sub-list for field type_name
@@ -5195,22 +5272,22 @@ func file_host_proto_init() {
 		(*PushEvent_Root)(nil),
 	}
 	file_host_proto_msgTypes[45].OneofWrappers = []any{}
-	file_host_proto_msgTypes[46].OneofWrappers = []any{}
-	file_host_proto_msgTypes[52].OneofWrappers = []any{
+	file_host_proto_msgTypes[47].OneofWrappers = []any{}
+	file_host_proto_msgTypes[53].OneofWrappers = []any{
 		(*CallRequest_Start)(nil),
 		(*CallRequest_Stdin)(nil),
 	}
-	file_host_proto_msgTypes[54].OneofWrappers = []any{
+	file_host_proto_msgTypes[55].OneofWrappers = []any{
 		(*CallEvent_Stdout)(nil),
 		(*CallEvent_Stderr)(nil),
 		(*CallEvent_Exit)(nil),
 	}
-	file_host_proto_msgTypes[55].OneofWrappers = []any{
+	file_host_proto_msgTypes[56].OneofWrappers = []any{
 		(*HttpRequest_Head)(nil),
 		(*HttpRequest_Body)(nil),
 	}
-	file_host_proto_msgTypes[56].OneofWrappers = []any{}
-	file_host_proto_msgTypes[58].OneofWrappers = []any{
+	file_host_proto_msgTypes[57].OneofWrappers = []any{}
+	file_host_proto_msgTypes[59].OneofWrappers = []any{
 		(*HttpResponse_Status)(nil),
 		(*HttpResponse_Body)(nil),
 		(*HttpResponse_End)(nil),
@@ -5221,7 +5298,7 @@ func file_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_host_proto_rawDesc), len(file_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   73,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   10,
 		},

@@ -1247,6 +1247,7 @@ const (
 	State_Put_FullMethodName    = "/ds.host.v1.State/Put"
 	State_Delete_FullMethodName = "/ds.host.v1.State/Delete"
 	State_List_FullMethodName   = "/ds.host.v1.State/List"
+	State_Add_FullMethodName    = "/ds.host.v1.State/Add"
 )
 
 // StateClient is the client API for State service.
@@ -1257,6 +1258,8 @@ type StateClient interface {
 	Put(ctx context.Context, in *PutStateRequest, opts ...grpc.CallOption) (*StateEntry, error)
 	Delete(ctx context.Context, in *DeleteStateRequest, opts ...grpc.CallOption) (*Empty, error)
 	List(ctx context.Context, in *ListStateRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StateEntry], error)
+	// Add is one atomic step of a counter: the value is a decimal number, an absent key counts as 0.
+	Add(ctx context.Context, in *AddStateRequest, opts ...grpc.CallOption) (*StateEntry, error)
 }
 
 type stateClient struct {
@@ -1316,6 +1319,16 @@ func (c *stateClient) List(ctx context.Context, in *ListStateRequest, opts ...gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type State_ListClient = grpc.ServerStreamingClient[StateEntry]
 
+func (c *stateClient) Add(ctx context.Context, in *AddStateRequest, opts ...grpc.CallOption) (*StateEntry, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StateEntry)
+	err := c.cc.Invoke(ctx, State_Add_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StateServer is the server API for State service.
 // All implementations must embed UnimplementedStateServer
 // for forward compatibility.
@@ -1324,6 +1337,8 @@ type StateServer interface {
 	Put(context.Context, *PutStateRequest) (*StateEntry, error)
 	Delete(context.Context, *DeleteStateRequest) (*Empty, error)
 	List(*ListStateRequest, grpc.ServerStreamingServer[StateEntry]) error
+	// Add is one atomic step of a counter: the value is a decimal number, an absent key counts as 0.
+	Add(context.Context, *AddStateRequest) (*StateEntry, error)
 	mustEmbedUnimplementedStateServer()
 }
 
@@ -1345,6 +1360,9 @@ func (UnimplementedStateServer) Delete(context.Context, *DeleteStateRequest) (*E
 }
 func (UnimplementedStateServer) List(*ListStateRequest, grpc.ServerStreamingServer[StateEntry]) error {
 	return status.Error(codes.Unimplemented, "method List not implemented")
+}
+func (UnimplementedStateServer) Add(context.Context, *AddStateRequest) (*StateEntry, error) {
+	return nil, status.Error(codes.Unimplemented, "method Add not implemented")
 }
 func (UnimplementedStateServer) mustEmbedUnimplementedStateServer() {}
 func (UnimplementedStateServer) testEmbeddedByValue()               {}
@@ -1432,6 +1450,24 @@ func _State_List_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type State_ListServer = grpc.ServerStreamingServer[StateEntry]
 
+func _State_Add_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddStateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServer).Add(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: State_Add_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServer).Add(ctx, req.(*AddStateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // State_ServiceDesc is the grpc.ServiceDesc for State service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1450,6 +1486,10 @@ var State_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Delete",
 			Handler:    _State_Delete_Handler,
+		},
+		{
+			MethodName: "Add",
+			Handler:    _State_Add_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

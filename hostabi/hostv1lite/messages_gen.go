@@ -2210,6 +2210,56 @@ func (m *PutStateRequest) merge(b []byte) error {
 	return r.err
 }
 
+// AddStateRequest is the message ds.host.v1.AddStateRequest.
+type AddStateRequest struct {
+	Owner string // empty = caller
+	Key   string
+	Delta int64
+	Ttl   int64 // 0 = unchanged, or the default for a new key
+}
+
+// AppendProto implements [Message].
+func (m *AddStateRequest) AppendProto(dst []byte) []byte {
+	if len(m.Owner) > 0 {
+		dst = appendLen(dst, 1, m.Owner)
+	}
+	if len(m.Key) > 0 {
+		dst = appendLen(dst, 2, m.Key)
+	}
+	if m.Delta != 0 {
+		dst = appendVarint(dst, 3, uint64(m.Delta))
+	}
+	if m.Ttl != 0 {
+		dst = appendVarint(dst, 4, uint64(m.Ttl))
+	}
+	return dst
+}
+
+// ParseProto implements [Message].
+func (m *AddStateRequest) ParseProto(b []byte) error {
+	*m = AddStateRequest{}
+	return m.merge(b)
+}
+
+func (m *AddStateRequest) merge(b []byte) error {
+	r := reader{b: b, message: "AddStateRequest"}
+	for r.next() {
+		switch r.num {
+		case 1:
+			m.Owner = r.readString()
+		case 2:
+			m.Key = r.readString()
+		case 3:
+			m.Delta = r.readInt64()
+		case 4:
+			m.Ttl = r.readInt64()
+		default:
+			r.skip()
+		}
+	}
+	return r.err
+}
+
 // DeleteStateRequest is the message ds.host.v1.DeleteStateRequest.
 type DeleteStateRequest struct {
 	Owner      string

@@ -31,6 +31,7 @@ const (
 	StatePut          = "/ds.host.v1.State/Put"          // PutStateRequest -> StateEntry
 	StateDelete       = "/ds.host.v1.State/Delete"       // DeleteStateRequest -> Empty
 	StateList         = "/ds.host.v1.State/List"         // ListStateRequest -> stream StateEntry
+	StateAdd          = "/ds.host.v1.State/Add"          // AddStateRequest -> StateEntry
 	PluginsList       = "/ds.host.v1.Plugins/List"       // ListPluginsRequest -> PluginList
 	PluginsCall       = "/ds.host.v1.Plugins/Call"       // stream CallRequest -> stream CallEvent
 	HttpDo            = "/ds.host.v1.Http/Do"            // stream HttpRequest -> stream HttpResponse

@@ -32,7 +32,7 @@ var lite = map[string]func() Message{
 	"PullRequest": mk[PullRequest], "PushEvent": mk[PushEvent], "PushRequest": mk[PushRequest], "TagName": mk[TagName], "Transfer": mk[Transfer],
 	"ReferrersRequest": mk[ReferrersRequest], "Event": mk[Event], "PublishAck": mk[PublishAck], "SubscribeRequest": mk[SubscribeRequest],
 	"PollRequest": mk[PollRequest], "PollReply": mk[PollReply], "StateKey": mk[StateKey], "StateEntry": mk[StateEntry],
-	"PutStateRequest": mk[PutStateRequest], "DeleteStateRequest": mk[DeleteStateRequest], "ListStateRequest": mk[ListStateRequest],
+	"PutStateRequest": mk[PutStateRequest], "AddStateRequest": mk[AddStateRequest], "DeleteStateRequest": mk[DeleteStateRequest], "ListStateRequest": mk[ListStateRequest],
 	"ListPluginsRequest": mk[ListPluginsRequest], "PluginList": mk[PluginList], "CallExit": mk[CallExit], "PluginInfo": mk[PluginInfo],
 	"CallRequest": mk[CallRequest], "CallStart": mk[CallStart], "CallEvent": mk[CallEvent], "HttpRequest": mk[HttpRequest], "HttpHead": mk[HttpHead],
 	"Header": mk[Header], "HttpResponse": mk[HttpResponse], "HttpStatus": mk[HttpStatus], "HttpEnd": mk[HttpEnd], "LogBatch": mk[LogBatch],

@@ -55,6 +55,7 @@ var (
 	_ func(*client.Subscription) error                                      = (*client.Subscription).Close
 
 	_ func(*client.Client, ctx, string, []byte, ...client.StateOption) (uint64, error)             = (*client.Client).SetState
+	_ func(*client.Client, ctx, string, int64, ...client.StateOption) (int64, error)               = (*client.Client).AddState
 	_ func(*client.Client, ctx, string, ...client.StateOption) (*client.StateEntry, error)         = (*client.Client).GetState
 	_ func(*client.Client, ctx, string, ...client.StateOption) error                               = (*client.Client).DeleteState
 	_ func(*client.Client, ctx, string, ...client.StateOption) iter.Seq2[client.StateEntry, error] = (*client.Client).ListState

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"iter"
+	"strconv"
 	"time"
 
 	"github.com/delivery-station/ds/hostabi"
@@ -44,6 +45,18 @@ func (c *Client) SetState(ctx context.Context, key string, value []byte, opts ..
 		Owner: o.owner, Key: key, Value: value, Ttl: millis(o.ttl), IfRevision: o.rev,
 	}, &e)
 	return e.Revision, err
+}
+
+// AddState adds delta to a counter in one atomic step and returns its new value; an absent key counts as 0. The
+// entry holds the number in decimal. Options: WithTTL, WithOwner.
+func (c *Client) AddState(ctx context.Context, key string, delta int64, opts ...StateOption) (int64, error) {
+	o := stateOpts(opts)
+	var e hostv1lite.StateEntry
+	err := c.invoke(ctx, hostv1lite.StateAdd, &hostv1lite.AddStateRequest{Owner: o.owner, Key: key, Delta: delta, Ttl: millis(o.ttl)}, &e)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(string(e.Value), 10, 64)
 }
 
 // GetState reads an entry: ErrNotFound when it is absent or has expired.

@@ -97,6 +97,7 @@ var all = map[string]func(*guest){
 	"state/ttl-expired":    stateTTL,
 	"state/create-only":    stateCreateOnly,
 	"state/stale-revision": stateStale,
+	"state/add":            stateAdd,
 	"state/delete":         stateDelete,
 	"state/list-prefix":    stateList,
 	"state/foreign-denied": stateForeign,

@@ -161,6 +161,20 @@ func stateStale(g *guest) {
 	g.stateGet("", "k")
 }
 
+func stateAdd(g *guest) {
+	add := func(key string, delta int64) {
+		var e hostv1lite.StateEntry
+		g.outcome("add", g.call(hostv1lite.StateAdd, &hostv1lite.AddStateRequest{Key: key, Delta: delta}, &e))
+		g.print("%s %q", key, e.Value)
+	}
+	add("n", 5)
+	add("n", -7)
+	add("n", -1<<63)
+	_, err := g.statePut("text", "five", nil)
+	g.outcome("put", err)
+	add("text", 1)
+}
+
 func stateDelete(g *guest) {
 	_, err := g.statePut("d", "v", nil)
 	g.outcome("put", err)
