@@ -138,6 +138,9 @@ func (a *app) configure() error {
 	for _, w := range a.cfg.Warnings() {
 		a.warn(w.Msg, w.Hint)
 	}
+	if v := a.env("DS_NO_PLUGINS"); v != "" && v != "0" {
+		a.g.noPlugins = true
+	}
 	a.parts = newParts(a)
 	return nil
 }

@@ -53,6 +53,7 @@ func (c consent) Ask(ctx context.Context, p *plugin.Installed) (func(context.Con
 		return nil, err
 	}
 	d := sandbox.Compare(p.Manifest, g)
+	needed := d.Required()
 	if d.Wider() && c.a.term.Facts().Prompts {
 		if g, err = c.prompt(ctx, p, d, g); err != nil {
 			return nil, err
@@ -60,7 +61,7 @@ func (c consent) Ask(ctx context.Context, p *plugin.Installed) (func(context.Con
 		d = sandbox.Compare(p.Manifest, g)
 	}
 	if missing := d.Required(); len(missing) > 0 {
-		return nil, c.refused(p, d, missing)
+		return nil, c.refused(p, len(missing), needed)
 	}
 	if len(p.Manifest.Capabilities) == 0 {
 		return nil, nil
@@ -69,22 +70,23 @@ func (c consent) Ask(ctx context.Context, p *plugin.Installed) (func(context.Con
 	return func(ctx context.Context) error { return grants.Grant(ctx, g) }, nil
 }
 
-// refused is the error when required requests stay ungranted: with the exact words that would grant them.
-func (c consent) refused(p *plugin.Installed, d sandbox.Diff, missing []sandbox.Change) error {
-	n := fmt.Sprintf("%d capabilities", len(missing))
-	if len(missing) == 1 {
-		n = "1 capability"
+// refused is the error when required requests stay ungranted: with the exact words that grant what is needed
+// beside what is on record and in flags. Answers of a prompt that failed are not kept.
+func (c consent) refused(p *plugin.Installed, missing int, needed []sandbox.Change) error {
+	n, were := fmt.Sprintf("%d capabilities", missing), "they were not granted"
+	if missing == 1 {
+		n, were = "1 capability", "it was not granted"
 	}
 	why := "there is no terminal to ask on"
 	if c.a.term.Facts().Prompts {
-		why = "they were not granted"
+		why = were
 	}
 	e := hostabi.Errorf(hostabi.ReasonGrantMissing, "%s %s asks for %s and %s; nothing was installed", p.Name, p.Version, n, why)
 	ref := c.ref
 	if p.Index != "" { // what was shown is what the pasted command installs
 		ref = p.Repository + "@" + string(p.Index)
 	}
-	return e.WithFix("%s %s\naccept everything it asks for: --grant manifest", installLine(ref, c.opt), sandbox.Flags(missing))
+	return e.WithFix("%s %s\naccept everything it asks for: --grant manifest", installLine(ref, c.opt), sandbox.Flags(needed))
 }
 
 // prompt shows what is asked for and grants what the user says.
@@ -152,7 +154,7 @@ func (a *app) asks(p *plugin.Installed, d sandbox.Diff) string {
 	if p.Index != "" {
 		source += "@" + string(p.Index)
 	}
-	fmt.Fprintf(&b, "  %s %s  %s\n", p.Name, term.Clean(p.Version, 40), term.Clean(source, 400))
+	fmt.Fprintf(&b, "  %s %s  %s   %s\n", p.Name, term.Clean(p.Version, 40), programs(p), term.Clean(source, 400))
 	verb := "asks for"
 	if !d.First {
 		verb = "asks for more"
@@ -172,6 +174,19 @@ func (a *app) asks(p *plugin.Installed, d sandbox.Diff) string {
 		fmt.Fprintf(&b, "  %s\n", s)
 	}
 	return b.String()
+}
+
+// programs names the kinds that will be installed and their size, "wasm 412 KiB".
+func programs(p *plugin.Installed) string {
+	var out []string
+	for _, pr := range p.Programs {
+		text := string(pr.Kind)
+		if pr.Size > 0 {
+			text += fmt.Sprintf(" %d KiB", (pr.Size+1023)>>10)
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ", ")
 }
 
 // details shows every scope as it is written.

@@ -56,6 +56,7 @@ func (v variant) setup(e *testscript.Env, guests dstest.Guests, compiled string)
 	e.Setenv("GUESTS", v.guests)
 	if v.backend != "" {
 		e.Setenv("KIND", v.kind)
+		e.Setenv("BACKEND", v.backend)
 		e.Setenv("DS_PLUGINS_BACKEND", v.backend)
 	}
 	e.Values[dstest.ScriptKey{}] = make(map[string]*dstest.RegistryServer)
@@ -67,7 +68,7 @@ func (v variant) setup(e *testscript.Env, guests dstest.Guests, compiled string)
 	return os.Symlink(compiled, filepath.Join(cache, "wasm"))
 }
 
-// condition makes [native], [wasm] and [goplugin] true for their variant.
+// condition makes [native], [wasm] and [goplugin] true in their variants.
 func (v variant) condition(name string) (bool, error) {
 	switch name {
 	case "native", "wasm", "goplugin":

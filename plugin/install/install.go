@@ -51,7 +51,7 @@ type Cache interface {
 	Open(ctx context.Context, d hostabi.Digest) (*os.File, error)
 }
 
-// Consent asks the user. p has its manifest and no programs. The returned function records the grant; it is
+// Consent asks the user. p has its manifest, and of the programs that will be installed kind and size. The returned function records the grant; it is
 // called when everything else is in place. GRANT_MISSING when a required request was refused or nobody could
 // be asked: then nothing is installed.
 type Consent interface {
@@ -327,12 +327,16 @@ func (f *flow) wanted(have map[plugin.Kind]plugin.OCIDescriptor) []plugin.Kind {
 	return both[:1]
 }
 
-// installed is the plugin as consent, check and receipt see it; programs come as they are unpacked.
+// installed is the plugin as consent and receipt see it.
 func (f *flow) installed() *plugin.Installed {
-	return &plugin.Installed{
+	p := &plugin.Installed{
 		Name: f.m.Name, Version: f.m.Version, Manifest: f.m, Repository: f.src.Name(), Signer: "none", Index: f.root.Digest,
 		RequestDigest: plugin.RequestDigest(f.m.Capabilities), Level: store.LevelUnsigned, Requested: f.req.Ref,
 	}
+	for _, c := range f.chosen {
+		p.Programs = append(p.Programs, plugin.Program{Kind: c.kind, Size: c.layer.Size})
+	}
+	return p
 }
 
 // intact is the active plugin if it is this version from this source with every chosen kind and unchanged
@@ -361,6 +365,7 @@ func (f *flow) apply(ctx context.Context, p *plugin.Installed) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	p.Programs = nil // they come as they are unpacked
 	r := &store.Receipt{
 		Name: p.Name, PluginVersion: p.Version, Index: p.Index, RequestDigest: p.RequestDigest, ABI: f.m.ABI,
 		Source: store.Source{Requested: f.req.Ref, Repository: p.Repository, Constraint: f.req.Constraint, Tag: f.tag},
