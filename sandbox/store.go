@@ -3,11 +3,11 @@ package sandbox
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/delivery-station/ds/hostabi"
@@ -92,17 +92,24 @@ func (s *Store) Box(ctx context.Context, p *plugin.Installed, inv *plugin.Invoca
 	return NewBox(o)
 }
 
+// names lists the capabilities of changes, each once.
+func names(changes []Change) string {
+	var out []string
+	for _, c := range changes {
+		if !slices.Contains(out, string(c.Cap)) {
+			out = append(out, string(c.Cap))
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
 func grantMissing(p *plugin.Installed, g Grant, missing []Change) error {
 	d := compare(p, g)
-	what := "1 capability that is not granted"
-	if n := len(missing); n > 1 {
-		what = fmt.Sprintf("%d capabilities that are not granted", n)
-	}
 	name := string(p.Name)
 	if p.Version != "" {
 		name += " " + p.Version
 	}
-	return hostabi.Errorf(hostabi.ReasonGrantMissing, "%s asks for %s", name, what).
+	return hostabi.Errorf(hostabi.ReasonGrantMissing, "%s asks for %s, not granted", name, names(missing)).
 		WithFix("%s", d.Command(missing)).WithMeta("plugin", string(p.Name))
 }
 

@@ -272,7 +272,7 @@ func TestStoreBox(t *testing.T) {
 	p := installed("ghcr.io/a/s3", signerA, req("fs.read", "args"), req("net.http", "https://**.x.example", "https://b.example"), optional(req("env.read", "AWS_*")))
 	_, err := s.Box(t.Context(), p, inv)
 	e := hostabi.AsError(err)
-	if e == nil || e.Reason != hostabi.ReasonGrantMissing || e.Msg != "s3 1.4.0 asks for 2 capabilities that are not granted" ||
+	if e == nil || e.Reason != hostabi.ReasonGrantMissing || e.Msg != "s3 1.4.0 asks for fs.read, net.http, not granted" ||
 		e.Fix != "ds plugin grant s3 fs.read=args 'net.http=https://**.x.example' net.http=https://b.example" {
 		t.Fatalf("got %v fix %q", err, e.Fix)
 	}
