@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"net/http"
@@ -138,12 +139,14 @@ func (h *httpService) Do(stream httpStream) error {
 	resp, err := h.owner.Do(req, redirects, func(u *url.URL) (bool, error) {
 		return !s.box.Wildcard(hostabi.NetHTTP, origin(u)), c.need(hostabi.NetHTTP, origin(u))
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		err = sendResponse(stream, resp, out)
+		if cerr := resp.Body.Close(); err == nil {
+			err = cerr
+		}
 	}
-	err = sendResponse(stream, resp, out)
-	if cerr := resp.Body.Close(); err == nil {
-		err = cerr
+	if err != nil && ctx.Err() != nil { // whatever a client makes of it
+		return ctx.Err()
 	}
 	return err
 }
@@ -204,7 +207,8 @@ func (s *Session) httpRequest(ctx context.Context, head *hostv1.HttpHead, stream
 	return req, nil
 }
 
-// httpBody is the body of a request: a blob that the plugin may read, or what the stream sends.
+// httpBody is the body of a request: a blob that the plugin may read, or what the stream sends. GET and HEAD
+// have one only if they announce it.
 func (s *Session) httpBody(ctx context.Context, head *hostv1.HttpHead, stream httpStream) (io.ReadCloser, error) {
 	switch {
 	case head.GetBodyPath() != "":
@@ -215,6 +219,8 @@ func (s *Session) httpBody(ctx context.Context, head *hostv1.HttpHead, stream ht
 			return nil, err
 		}
 		return s.openBlob(ctx, d)
+	case head.GetContentLength() == 0 && (head.GetMethod() == "" || head.GetMethod() == http.MethodGet || head.GetMethod() == http.MethodHead):
+		return http.NoBody, nil
 	}
 	return io.NopCloser(&httpBody{stream: stream}), nil
 }
@@ -250,7 +256,7 @@ func sendResponse(stream httpStream, resp *http.Response, out *sink) error {
 	if err := stream.Send(&hostv1.HttpResponse{Msg: &hostv1.HttpResponse_Status{Status: status}}); err != nil {
 		return err
 	}
-	end := &hostv1.HttpEnd{}
+	end, sum := &hostv1.HttpEnd{}, sha256.New()
 	buf := make([]byte, hostabi.MaxHTTPBody)
 	for {
 		n, err := io.ReadFull(resp.Body, buf)
@@ -258,7 +264,8 @@ func sendResponse(stream httpStream, resp *http.Response, out *sink) error {
 		if n > 0 {
 			var werr error
 			if out != nil {
-				_, werr = out.Write(buf[:n])
+				sum.Write(buf[:n])
+				_, werr = out.feed(buf[:n])
 			} else {
 				werr = stream.Send(&hostv1.HttpResponse{Msg: &hostv1.HttpResponse_Body{Body: buf[:n]}})
 			}
@@ -272,6 +279,9 @@ func sendResponse(stream httpStream, resp *http.Response, out *sink) error {
 		if err != nil {
 			return err
 		}
+	}
+	if out != nil {
+		end.Digest = string(hostabi.DigestFromSum(sum.Sum(nil)))
 	}
 	return stream.Send(&hostv1.HttpResponse{Msg: &hostv1.HttpResponse_End{End: end}})
 }

@@ -25,6 +25,7 @@ type sink struct {
 	mu    sync.Mutex
 	w     hostabi.BlobWriter
 	bytes int64
+	fed   bool // by the host, so the file is not looked at
 	over  bool // committed or discarded
 }
 
@@ -32,16 +33,22 @@ func (k *sink) Read([]byte) (int, error) {
 	return 0, hostabi.Errorf(hostabi.ReasonBadHandle, "handle %d: a sink is only written", k.id)
 }
 
-// Write appends; it does not keep p.
+// Write appends what a carrier brings; it does not keep p.
 func (k *sink) Write(p []byte) (int, error) {
+	if k.path != "" {
+		return 0, hostabi.Errorf(hostabi.ReasonBadHandle, "handle %d: this sink is written at its path", k.id)
+	}
+	return k.feed(p)
+}
+
+// feed appends what the host itself fetches into the sink.
+func (k *sink) feed(p []byte) (int, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.over {
 		return 0, badHandle(k.id)
 	}
-	if k.path != "" {
-		return 0, hostabi.Errorf(hostabi.ReasonBadHandle, "handle %d: this sink is written at its path", k.id)
-	}
+	k.fed = true
 	n, err := k.w.Write(p)
 	k.bytes += int64(n)
 	return n, err
@@ -89,7 +96,7 @@ func (k *sink) publish(ctx context.Context, digest hostabi.Digest, annotations m
 		}
 		want.Digest = digest
 	}
-	if k.path != "" {
+	if k.path != "" && !k.fed {
 		if err := k.copyFile(ctx); err != nil {
 			return hostabi.BlobInfo{}, errors.Join(err, k.w.Abort())
 		}

@@ -102,7 +102,7 @@ func Run(t *testing.T, c Carrier, build func(t testing.TB, s Setup) Owners) {
 			if want.from != nil {
 				text = want.from(w)
 			}
-			got := strings.TrimSuffix(c.Start(t, w, name), "\n")
+			got := strings.TrimSpace(c.Start(t, w, name))
 			if got != strings.TrimSpace(text) {
 				t.Errorf("over %s:\n--- got\n%s\n--- want\n%s", c.Name, got, strings.TrimSpace(text))
 			}

@@ -1,8 +1,6 @@
 package hosttest_test
 
 import (
-	"context"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,10 +9,10 @@ import (
 
 	"github.com/delivery-station/ds/cache"
 	"github.com/delivery-station/ds/hostabi"
-	"github.com/delivery-station/ds/hostabi/frame"
 	"github.com/delivery-station/ds/hostabi/host"
 	"github.com/delivery-station/ds/hostabi/hosttest"
 	"github.com/delivery-station/ds/internal/dstest"
+	"github.com/delivery-station/ds/internal/egress"
 	"github.com/delivery-station/ds/internal/events"
 	"github.com/delivery-station/ds/internal/state"
 	"github.com/delivery-station/ds/plugin"
@@ -46,6 +44,7 @@ func owners(t testing.TB, s hosttest.Setup) hosttest.Owners {
 		Pusher: func() (host.Pusher, error) { return client, nil },
 		Events: bus, Publisher: events.WithPublisher,
 		State:    func() (host.State, error) { return store, nil },
+		HTTP:     egress.NewClient(egress.Options{}),
 		Registry: server.Host + "/kit",
 	}
 }
@@ -72,16 +71,7 @@ func TestMemory(t *testing.T) {
 // TestFrames runs the cases in this process over both ends of the frame carrier.
 func TestFrames(t *testing.T) {
 	t.Parallel()
-	hosttest.Run(t, hosttest.Connected("frames", func(t testing.TB, s hostabi.Session) hostabi.Session {
-		s.(*host.Session).SetRunDir(t.TempDir(), false)
-		ours, theirs := net.Pipe()
-		ctx, cancel := context.WithCancel(t.Context())
-		served := make(chan error, 1)
-		go func() { served <- frame.Serve(ctx, ours, s) }()
-		conn := frame.NewConn(theirs)
-		t.Cleanup(func() { _ = conn.Close(); cancel(); <-served })
-		return conn
-	}), owners)
+	hosttest.Run(t, hosttest.Connected("frames", overFrames), owners)
 }
 
 // TestNative runs them in a program of the operating system, frames on DS_HOST_FD.

@@ -35,6 +35,7 @@ type Owners struct {
 	Events    host.Events
 	Publisher func(ctx context.Context, invocation, trace string, hops uint32) context.Context
 	State     func() (host.State, error)
+	HTTP      host.HTTP
 	// Registry is a prefix of references that the registry client can read and write: "127.0.0.1:5000/kit".
 	Registry string
 	// Granted is that prefix in the form of repository scopes, if it differs.
@@ -52,6 +53,7 @@ type World struct {
 	Stdout    *Buffer      // of the invocation
 	Written   atomic.Int64 // lines that the plugin "yes" has written
 
+	web   string // URL of a web server at 127.0.0.1
 	t     testing.TB
 	mu    sync.Mutex
 	ahead time.Duration // of the clock
@@ -68,13 +70,14 @@ func NewWorld(t testing.TB, build func(t testing.TB, s Setup) Owners, offline bo
 		w.Granted = w.Registry
 	}
 	w.Installed = installed(Name, nil)
+	w.web = website(t)
 	w.Registrar = host.New(host.Options{
 		Version: "0.0.0-kit", Cache: w.Cache, Puller: w.Puller, Events: w.Events, Publisher: w.Publisher,
 		Log: w.Log.Logger(), Clock: w.now,
 	})
 	reg := w.Registrar
 	hostv1.RegisterMetaServer(reg, host.NewMeta())
-	hostv1.RegisterConfigServer(reg, host.NewConfig(settings{"registry": w.Registry}))
+	hostv1.RegisterConfigServer(reg, host.NewConfig(settings{"registry": w.Registry, "url": w.web}))
 	hostv1.RegisterCacheServer(reg, host.NewCache())
 	hostv1.RegisterRegistryServer(reg, host.NewRegistry(w.Pusher))
 	hostv1.RegisterEventsServer(reg, host.NewEvents())
@@ -83,7 +86,7 @@ func NewWorld(t testing.TB, build func(t testing.TB, s Setup) Owners, offline bo
 		return holding{s}, err
 	}))
 	hostv1.RegisterPluginsServer(reg, host.NewPlugins(&callees{w}))
-	hostv1.RegisterHttpServer(reg, host.NewHTTP(nil))
+	hostv1.RegisterHttpServer(reg, host.NewHTTP(w.HTTP))
 	hostv1.RegisterLogServer(reg, host.NewLog())
 	hostv1.RegisterTermServer(reg, host.NewTerm(w.Terminal))
 	return w
@@ -128,6 +131,7 @@ func (w *World) Box(inv *plugin.Invocation) *sandbox.Box {
 			"exit/with", "flood/*", "clock/*", "read/*", "cat/run", "order/run", "sleep/run", "ring/run", "absent/run",
 			"kit/run", "chain1/run",
 		}},
+		hostabi.NetHTTP:    {Scope: []string{"private:" + w.web, strings.Replace(w.web, "127.0.0.1", "localhost", 1)}},
 		hostabi.TermPrompt: {Scope: []string{"confirm", "line"}},
 	})
 }
@@ -194,7 +198,7 @@ func (s settings) all() []hostabi.ConfigValue {
 		{Key: "settings.kit.list.a", JSON: "1"}, {Key: "settings.kit.list.b", JSON: "[2]"},
 		{Key: "settings.kit.locked.password", JSON: quoted("no"), Secret: true}, {Key: "settings.kit.open.name", JSON: quoted("n")},
 		{Key: "settings.kit.open.token", JSON: quoted("s3cret"), Secret: true}, {Key: "settings.kit.registry", JSON: quoted(s["registry"])},
-		{Key: "settings.other.greeting", JSON: quoted("private")},
+		{Key: "settings.kit.url", JSON: quoted(s["url"])}, {Key: "settings.other.greeting", JSON: quoted("private")},
 	}
 }
 
