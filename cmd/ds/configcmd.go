@@ -47,7 +47,7 @@ func (a *app) shown(v config.Value, secrets bool) shownValue {
 func (a *app) configShow() *cobra.Command {
 	var defaults, secrets bool
 	c := &cobra.Command{
-		Use: "show [KEY]", Short: "Values in effect and where they come from", Args: wants(0, 1, "at most one key"),
+		Use: "show [KEY]", Short: "Values in effect and where they come from", Args: wants(0, 1, "at most one key"), ValidArgsFunction: configKeys,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if a.cfgErr != nil {
 				return a.cfgErr
@@ -90,7 +90,7 @@ func unknownKey(key string) error {
 
 func (a *app) configGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get KEY", Short: "One value, as text", Args: wants(1, 1, "one key"),
+		Use: "get KEY", Short: "One value, as text", Args: wants(1, 1, "one key"), ValidArgsFunction: configKeys,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if a.cfgErr != nil {
 				return a.cfgErr
@@ -119,7 +119,7 @@ func textOf(v any) string {
 
 func (a *app) configExplain() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain KEY", Short: "What a key means and every layer that sets it", Args: wants(1, 1, "one key"),
+		Use: "explain KEY", Short: "What a key means and every layer that sets it", Args: wants(1, 1, "one key"), ValidArgsFunction: configKeys,
 		RunE: func(_ *cobra.Command, args []string) error {
 			var key *config.Key
 			for _, k := range config.Keys() {
@@ -137,9 +137,12 @@ func (a *app) configExplain() *cobra.Command {
 			for i, v := range layers {
 				mark := ""
 				if i == 0 {
-					mark = "   <- in effect"
+					mark = "   ← in effect"
 				}
 				s := a.shown(v, false)
+				if written, ok := v.Raw.(string); ok && !v.Secret {
+					s.Value = written // 3GiB, not the bytes
+				}
 				fmt.Fprintf(a.std.out, "  %-20s %s%s\n", textOf(s.Value), s.Origin, mark)
 			}
 			return nil

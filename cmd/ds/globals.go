@@ -9,6 +9,7 @@ import (
 
 	"github.com/delivery-station/ds/config"
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/term"
 	"github.com/delivery-station/ds/plugin"
 )
 
@@ -99,6 +100,9 @@ func (g *globals) flagError(err error) error {
 	if ne, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		return unknownFlag(ne.GetSpecifiedName(), g.set)
 	}
+	if e, ok := errors.AsType[*hostabi.Error](err); ok {
+		return e
+	}
 	if ve, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		return hostabi.Errorf(hostabi.ReasonUsage, "--%s: %w", ve.GetFlag().Name, ve.Unwrap())
 	}
@@ -148,6 +152,11 @@ func (v *keyValue) Set(s string) error {
 			return nil
 		}
 		s = v.value
+	}
+	if v.key == "ui.format" {
+		if err := term.CheckFormat(s); err != nil {
+			return err
+		}
 	}
 	v.now = s
 	v.g.overrides = append(v.g.overrides, config.Override{Key: v.key, Value: s, Flag: v.flag})

@@ -180,7 +180,8 @@ func (a *app) link(ctx context.Context, ref string, f installFlags) error {
 func (a *app) pluginGrant() *cobra.Command {
 	return &cobra.Command{
 		Use: "grant NAME CAP=SCOPE...", Short: "Allow a plugin what it asks for", Args: wants(2, -1, "a plugin and what to grant"),
-		Example: "  ds plugin grant porter 'registry.pull=ghcr.io/acme/**'\n  ds plugin grant porter manifest",
+		ValidArgsFunction: a.pluginNames(true),
+		Example:           "  ds plugin grant porter 'registry.pull=ghcr.io/acme/**'\n  ds plugin grant porter manifest",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.changeGrant(cmd.Context(), args[0], func(grants *sandbox.Store, p *plugin.Installed) error {
 				return grants.Edit(cmd.Context(), sandbox.KeyOf(p), func(g *sandbox.Grant) error {
@@ -198,6 +199,7 @@ func (a *app) pluginGrant() *cobra.Command {
 func (a *app) pluginRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke NAME CAP=SCOPE...", Short: "Take a grant back", Args: wants(2, -1, "a plugin and what to revoke"),
+		ValidArgsFunction: a.pluginNames(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.changeGrant(cmd.Context(), args[0], func(grants *sandbox.Store, p *plugin.Installed) error {
 				return grants.Revoke(cmd.Context(), p, args[1:]...)
@@ -315,6 +317,7 @@ func (a *app) pluginInfo() *cobra.Command {
 	var caps, manifest bool
 	c := &cobra.Command{
 		Use: "info NAME", Short: "What a plugin is and what it may do", Args: wants(1, 1, "one plugin"),
+		ValidArgsFunction: a.pluginNames(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := a.parts.store().Lookup(cmd.Context(), plugin.Name(args[0]))
 			if err != nil {

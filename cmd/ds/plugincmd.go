@@ -85,6 +85,7 @@ func (a *app) pluginRemove() *cobra.Command {
 	var force bool
 	c := &cobra.Command{
 		Use: "remove NAME...", Aliases: []string{"rm", "uninstall", "delete"}, Short: "Remove plugins", Args: wants(1, -1, "plugin names"),
+		ValidArgsFunction: a.pluginNames(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.each(args, func(name string) error {
 				r, err := a.parts.store().Remove(cmd.Context(), plugin.Name(name))
@@ -139,6 +140,7 @@ func (a *app) each(items []string, f func(string) error) error {
 func (a *app) pluginExec() *cobra.Command {
 	return &cobra.Command{
 		Use: "exec NAME [ARGS...]", Short: "Run a plugin whose name a built-in command has", DisableFlagParsing: true,
+		ValidArgsFunction: a.pluginNames(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 || args[0] == "--help" || args[0] == "-h" {
 				return cmd.Help()

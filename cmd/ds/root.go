@@ -61,6 +61,7 @@ func (a *app) root(ctx context.Context, withPlugins bool) *cobra.Command {
 		return g.flagError(err)
 	})
 	root.AddCommand(a.pluginCommand(), a.configCommand(), a.versionCommand(), a.explainCommand(), a.completionCommand())
+	completeFlags(root)
 	if withPlugins && !a.g.noPlugins {
 		a.addPlugins(ctx, root)
 	}

@@ -30,7 +30,7 @@ func CheckFormat(format string) error {
 	}
 	if ok {
 		if _, err := template.New("format").Parse(text); err != nil {
-			return hostabi.Errorf(hostabi.ReasonFormat, "template: %w", err)
+			return hostabi.Errorf(hostabi.ReasonFormat, "%w", err)
 		}
 	}
 	return nil
@@ -207,16 +207,16 @@ func numbers(v any) any {
 }
 
 func writeTemplate(w io.Writer, text string, r hostabi.Rows) error {
-	tmpl, err := template.New("format").Parse(strings.NewReplacer(`\n`, "\n", `\t`, "\t").Replace(text))
+	tmpl, err := template.New("format").Parse(unescape(text))
 	if err != nil {
-		return hostabi.Errorf(hostabi.ReasonFormat, "template: %w", err)
+		return hostabi.Errorf(hostabi.ReasonFormat, "%w", err)
 	}
 	v, err := decoded(r)
 	if err != nil {
 		return err
 	}
 	if err := tmpl.Execute(w, v); err != nil {
-		return hostabi.Errorf(hostabi.ReasonFormat, "template: %w", err)
+		return hostabi.Errorf(hostabi.ReasonFormat, "%w", err)
 	}
 	return nil
 }
@@ -386,4 +386,24 @@ func (t *Terminal) cell(raw json.RawMessage) string {
 		return Clean(strings.Join(parts, ","), 0)
 	}
 	return Clean(string(raw), 0)
+}
+
+// unescape makes \n and \t of a template what they mean, except in actions, whose strings do that themselves.
+func unescape(text string) string {
+	var b strings.Builder
+	escapes := strings.NewReplacer(`\n`, "\n", `\t`, "\t")
+	for text != "" {
+		before, rest, _ := strings.Cut(text, "{{")
+		b.WriteString(escapes.Replace(before))
+		if len(before) == len(text) {
+			break
+		}
+		action, after, closed := strings.Cut(rest, "}}")
+		b.WriteString("{{" + action)
+		if closed {
+			b.WriteString("}}")
+		}
+		text = after
+	}
+	return b.String()
 }

@@ -71,7 +71,7 @@ func (s *Store) Dir() string { return s.o.Dir }
 // PLUGIN_NOT_FOUND, DISABLED, PLUGIN_MODIFIED for a damaged receipt, MANIFEST, UNSAFE_DIR.
 func (s *Store) Lookup(_ context.Context, name plugin.Name) (*plugin.Installed, error) {
 	if !name.Valid() {
-		return nil, hostabi.Errorf(hostabi.ReasonPluginNotFound, "no plugin or command %q", string(name))
+		return nil, hostabi.Errorf(hostabi.ReasonPluginNotFound, "no plugin %q is installed", string(name))
 	}
 	r, err := s.Receipt(name)
 	if err == nil {
@@ -186,7 +186,7 @@ func (s *Store) Receipt(name plugin.Name) (*Receipt, error) {
 	path := s.receiptPath("active", name)
 	b, err := atomicfile.ReadFile(s.o.FS, path, maxReceipt)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, hostabi.Errorf(hostabi.ReasonPluginNotFound, "no plugin or command %q", string(name))
+		return nil, hostabi.Errorf(hostabi.ReasonPluginNotFound, "no plugin %q is installed", string(name))
 	}
 	r := new(Receipt)
 	if err == nil {
