@@ -78,6 +78,11 @@ fuzz: ## every fuzz target, T each (default 30s)
 		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$d/*_test.go | cut -c6-); do \
 			echo "== $$d $$f"; $(GO) test $$d -run '^$$' -fuzz "^$$f\$$" -fuzztime $${T:-30s}; done; done
 
+.PHONY: wasip1
+wasip1: ## the public WASI preview 1 suite; DS_WASI_TESTSUITE=DIR names its checkout
+	@test -n "$$DS_WASI_TESTSUITE" || { echo "wasip1: set DS_WASI_TESTSUITE to a checkout of https://github.com/WebAssembly/wasi-testsuite, branch prod/testsuite-base"; exit 1; }
+	DS_WASI_TESTSUITE="$$(realpath "$$DS_WASI_TESTSUITE")" $(GO) test -count=1 -v -run '^TestWASIConformance$$' ./runtime/wasm
+
 .PHONY: bench
 bench: build ## the rows of the performance contract that exist, as ratios
 	$(GO) build -trimpath -o bin/dsbench ./internal/bench

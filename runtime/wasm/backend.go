@@ -48,6 +48,8 @@ type Backend struct {
 	entries *entries // nil: no cache
 	memory  accounts
 
+	prepared func(*instance) // tests change what an instance sees before it runs; nil otherwise
+
 	loading context.Context // of loads, which outlive who asked for them; ends with Close
 	cancel  context.CancelFunc
 

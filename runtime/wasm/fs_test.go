@@ -715,6 +715,26 @@ func TestGlob(t *testing.T) {
 	}
 }
 
+// TestLinkNameWithSlash: a link is made under a plain name only.
+func TestLinkNameWithSlash(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil, rw)
+	tmp := w.by["/tmp"]
+	if e := tmp.Mkdir("d", 0); e != 0 {
+		t.Fatal(e)
+	}
+	if e := open(tmp, "f", wronly|creat); e != 0 {
+		t.Fatal(e)
+	}
+	for name, want := range map[string]experimentalsys.Errno{
+		"none/": experimentalsys.ENOENT, "d/": experimentalsys.EEXIST, "f/": experimentalsys.ENOTDIR, "f": experimentalsys.EEXIST, "l": 0,
+	} {
+		if e := tmp.Symlink("f", name); e != want {
+			t.Errorf("link %s: %v, want %v", name, e, want)
+		}
+	}
+}
+
 func TestRewindSeesNewFiles(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a"}, rw)

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"cmp"
 	"io/fs"
 	"os"
 	"path"
@@ -275,12 +276,18 @@ func (f *mountFS) Link(_, _ string) experimentalsys.Errno { return experimentals
 // Symlink implements sys.FS. A link that points inside today can be renamed to point outside, and would wait
 // there for the host: so links are made in /tmp only, relative and without "..".
 func (f *mountFS) Symlink(old, name string) experimentalsys.Errno {
-	t, _, e := f.change(name)
+	t, slash, e := f.change(name)
 	if e != 0 {
 		return e
 	}
 	if !t.m.links {
 		return experimentalsys.ENOTSUP
+	}
+	if slash { // a link is no directory
+		if fi, e := t.lstat(); e != 0 || !fi.IsDir() {
+			return cmp.Or(e, experimentalsys.ENOTDIR)
+		}
+		return experimentalsys.EEXIST
 	}
 	old = strings.Clone(old) // wazero passes a view of guest memory
 	if old == "" || len(old) > maxPath || path.IsAbs(old) || !filepath.IsLocal(filepath.FromSlash(old)) || slices.Contains(strings.Split(old, "/"), "..") {

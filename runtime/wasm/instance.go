@@ -79,6 +79,9 @@ func (b *Backend) instance(
 	in.mounts = openMounts(in, box)
 	in.argv = argv(p, words)
 	in.env = environ(p, inv, box.Env(inv.Env), in.mounted("/cwd"))
+	if b.prepared != nil {
+		b.prepared(in)
+	}
 	return in, nil
 }
 
