@@ -94,8 +94,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, hostabi.Errorf(hostabi.ReasonUsage, "cache directory %q is not absolute", o.Dir)
 	}
 	dir := filepath.Clean(o.Dir)
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real // a link to another disk is the user's choice; below the root none is followed
+	if target, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = target // a link to another disk is the user's choice; below the root none is followed
 	}
 	s := &Store{
 		o: o, fs: o.FS, dir: dir, boot: o.BootID, log: o.Log,

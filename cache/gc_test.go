@@ -472,7 +472,7 @@ func TestHammer(t *testing.T) {
 	for i := range 8 {
 		s := h.another()
 		wg.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(i), 1)) //nolint:gosec // repeatable
+			r := rand.New(rand.NewPCG(uint64(i), 1)) // repeatable
 			for time.Now().Before(stop) {
 				seed := r.Uint64N(30)
 				data := content(seed, int(seed)*500)

@@ -124,12 +124,12 @@ func (s *Store) readHead(d hostabi.Digest) (head, error) {
 	}
 	defer func() { _ = f.Close() }() // read only
 	var b [headLen]byte
-	if n, err := f.ReadAt(b[:], 0); err == nil || err == io.EOF {
-		if h, err := parseHead(b[:n]); err == nil {
-			return h, nil
-		}
-	} else {
+	n, err := f.ReadAt(b[:], 0)
+	if err != nil && err != io.EOF {
 		return head{}, err
+	}
+	if h, err := parseHead(b[:n]); err == nil {
+		return h, nil
 	}
 	all, err := io.ReadAll(io.NewSectionReader(f, 0, maxMeta))
 	if err != nil {
@@ -358,7 +358,7 @@ func (s *Store) rewriteMeta(d hostabi.Digest, change func(*metadata) bool) {
 		return
 	}
 	if b, err = m.encode(); err == nil {
-		_ = s.writeFile(s.meta(d), b, 0o600)
+		_ = s.writeFile(s.meta(d), b)
 	}
 }
 

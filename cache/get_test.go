@@ -68,7 +68,7 @@ func TestFirstWriteChecksTheRootAgain(t *testing.T) {
 	}
 	h := newStore(t, cache.Options{})
 	h.must(os.Mkdir(h.dir, 0o700))
-	h.must(os.Chmod(h.dir, 0o777)) //nolint:gosec // the point of the test
+	h.must(os.Chmod(h.dir, 0o777)) // the point of the test
 	_, err := h.s.Create(t.Context(), hostabi.Descriptor{})
 	h.want(err, hostabi.ReasonUnsafeDir)
 	_, err = h.s.Create(t.Context(), hostabi.Descriptor{Digest: hostabi.DigestOf(nil)})

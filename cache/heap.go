@@ -10,7 +10,7 @@ type lruHeap struct {
 func newHeap(entries []entryInfo) *lruHeap {
 	h := &lruHeap{entries: entries, at: make([]int32, len(entries))}
 	for i := range h.at {
-		h.at[i] = int32(i) //nolint:gosec // a cache of two thousand million entries does not fit into memory
+		h.at[i] = int32(i) // a cache of two thousand million entries does not fit into memory
 	}
 	for i := len(h.at)/2 - 1; i >= 0; i-- {
 		h.down(i)
@@ -33,7 +33,7 @@ func (h *lruHeap) pop() (entry int, ok bool) {
 }
 
 func (h *lruHeap) push(entry int) {
-	h.at = append(h.at, int32(entry)) //nolint:gosec // came out of pop
+	h.at = append(h.at, int32(entry)) // came out of pop
 	for i := len(h.at) - 1; i > 0; {
 		parent := (i - 1) / 2
 		if !h.less(i, parent) {

@@ -56,5 +56,5 @@ func (s *Store) writeIndex(x *index) error {
 	if err != nil {
 		return err
 	}
-	return s.writeFile(s.indexFile(), append(b, '\n'), 0o600)
+	return s.writeFile(s.indexFile(), append(b, '\n'))
 }

@@ -35,6 +35,7 @@ func (s *Store) entry(d hostabi.Digest) string { return s.dir + sep + "artifacts
 func (s *Store) blob(d hostabi.Digest) string {
 	return s.dir + sep + "artifacts" + sep + d.Hex() + sep + "blob"
 }
+
 func (s *Store) meta(d hostabi.Digest) string {
 	return s.dir + sep + "artifacts" + sep + d.Hex() + sep + "metadata.json"
 }
@@ -62,10 +63,10 @@ func (s *Store) layout() error {
 		return err
 	}
 	if _, err := s.fs.Lstat(s.versionFile()); errors.Is(err, fs.ErrNotExist) {
-		if err := s.writeFile(s.versionFile(), []byte(version+"\n"), 0o600); err != nil {
+		if err := s.writeFile(s.versionFile(), []byte(version+"\n")); err != nil {
 			return err
 		}
-		if err := s.writeFile(filepath.Join(s.dir, "README"), []byte(readme), 0o600); err != nil {
+		if err := s.writeFile(filepath.Join(s.dir, "README"), []byte(readme)); err != nil {
 			return err
 		}
 	}
@@ -103,12 +104,12 @@ func (s *Store) inDir(dir string, write func() error) error {
 
 // writeFile replaces a file that is derived or repairable: like atomicfile.Write, but synced only in a
 // durable cache.
-func (s *Store) writeFile(name string, data []byte, perm fs.FileMode) error {
+func (s *Store) writeFile(name string, data []byte) error {
 	if s.durable {
-		return atomicfile.Write(s.fs, name, data, perm)
+		return atomicfile.Write(s.fs, name, data, 0o600)
 	}
 	tmp := name + "." + randomHex() + atomicfile.TempSuffix
-	if err := s.create(tmp, data, perm); err != nil {
+	if err := s.create(tmp, data, 0o600); err != nil {
 		_ = s.fs.Remove(tmp) // swept later if this fails too
 		return err
 	}

@@ -52,7 +52,7 @@ func (r *record) encode() []byte {
 	le.PutUint16(b[6:], r.view)
 	copy(b[8:], r.digest[:])
 	for i, v := range [...]int64{r.size, r.disk, r.time, r.expires} {
-		le.PutUint64(b[40+8*i:], uint64(v)) //nolint:gosec // bits matter, not the sign
+		le.PutUint64(b[40+8*i:], uint64(v)) // bits matter, not the sign
 	}
 	le.PutUint32(b[76:], crc32.Checksum(b[:76], castagnoli))
 	return b
@@ -79,7 +79,7 @@ func readRecords(b []byte, fn func(*record)) (done int64) {
 		r := record{kind: p[4], view: le.Uint16(p[6:])}
 		copy(r.digest[:], p[8:])
 		for i, v := range [...]*int64{&r.size, &r.disk, &r.time, &r.expires} {
-			*v = int64(le.Uint64(p[40+8*i:])) //nolint:gosec // bits matter, not the sign
+			*v = int64(le.Uint64(p[40+8*i:])) // bits matter, not the sign
 		}
 		fn(&r)
 		at += recordLen

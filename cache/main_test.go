@@ -230,6 +230,7 @@ func (h *harness) lacks(d hostabi.Digest) {
 func (h *harness) blob(d hostabi.Digest) string {
 	return filepath.Join(h.dir, "artifacts", d.Hex(), "blob")
 }
+
 func (h *harness) meta(d hostabi.Digest) string {
 	return filepath.Join(h.dir, "artifacts", d.Hex(), "metadata.json")
 }

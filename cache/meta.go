@@ -132,7 +132,7 @@ func stampOf(boot string, d hostabi.Digest, id atomicfile.ID) string {
 	b = append(append(b, boot...), 0)
 	b = append(append(b, d...), 0)
 	for _, v := range [...]int64{id.Ino, id.Size, id.Mtime, id.Ctime} {
-		b = binary.LittleEndian.AppendUint64(b, uint64(v)) //nolint:gosec // bits matter, not the sign
+		b = binary.LittleEndian.AppendUint64(b, uint64(v)) // bits matter, not the sign
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])

@@ -42,7 +42,7 @@ func (s *Store) SetRef(ctx context.Context, name string, d hostabi.Descriptor) e
 	if err != nil {
 		return s.fail(err)
 	}
-	return s.fail(s.inDir(s.refs(), func() error { return s.writeFile(s.refFile(name), append(b, '\n'), 0o600) }))
+	return s.fail(s.inDir(s.refs(), func() error { return s.writeFile(s.refFile(name), append(b, '\n')) }))
 }
 
 // Ref is what name was when it was seen last, and when that was. Unknown names are NOT_CACHED; how old an

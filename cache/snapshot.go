@@ -46,7 +46,7 @@ func (x *index) encodeHead() []byte {
 	copy(b, snapshotMagic)
 	le.PutUint32(b[4:], snapshotVersion)
 	for i, v := range [...]int64{int64(len(x.entries)), x.disk, x.time, x.reconcile, x.bytes} {
-		le.PutUint64(b[8+8*i:], uint64(v)) //nolint:gosec // bits matter, not the sign
+		le.PutUint64(b[8+8*i:], uint64(v)) // bits matter, not the sign
 	}
 	return b
 }
@@ -60,7 +60,7 @@ func parseSnapshotHead(b []byte) (h snapshotHeader, err error) {
 		return h, errSnapshot
 	}
 	for i, v := range [...]*int64{&h.entries, &h.disk, &h.time, &h.reconcile, &h.bytes} {
-		if *v = int64(le.Uint64(b[8+8*i:])); *v < 0 { //nolint:gosec // checked for the sign
+		if *v = int64(le.Uint64(b[8+8*i:])); *v < 0 { // checked for the sign
 			return h, errSnapshot
 		}
 	}
@@ -77,9 +77,9 @@ func (x *index) encode(w io.Writer) error {
 	for i := range x.entries {
 		e := &x.entries[i]
 		copy(b[:], e.digest[:])
-		le.PutUint64(b[32:], uint64(e.disk))    //nolint:gosec // bits matter, not the sign
-		le.PutUint64(b[40:], uint64(e.used))    //nolint:gosec // bits matter, not the sign
-		le.PutUint64(b[48:], uint64(e.expires)) //nolint:gosec // bits matter, not the sign
+		le.PutUint64(b[32:], uint64(e.disk))    // bits matter, not the sign
+		le.PutUint64(b[40:], uint64(e.used))    // bits matter, not the sign
+		le.PutUint64(b[48:], uint64(e.expires)) // bits matter, not the sign
 		_, _ = buf.Write(b[:])
 	}
 	if err := buf.Flush(); err != nil {
@@ -112,7 +112,7 @@ func decodeSnapshot(r io.Reader, size int64) (*index, error) {
 		_, _ = crc.Write(b[:])
 		e := &x.entries[i]
 		copy(e.digest[:], b[:])
-		e.disk, e.used, e.expires = int64(le.Uint64(b[32:])), int64(le.Uint64(b[40:])), int64(le.Uint64(b[48:])) //nolint:gosec // bits
+		e.disk, e.used, e.expires = int64(le.Uint64(b[32:])), int64(le.Uint64(b[40:])), int64(le.Uint64(b[48:])) // bits
 		if e.disk < 0 || i > 0 && bytes.Compare(x.entries[i-1].digest[:], e.digest[:]) >= 0 {
 			return nil, errSnapshot
 		}

@@ -288,7 +288,7 @@ func (f *file) visit(name string, key, n *yamlfile.Node) {
 		f.leaf(name, n)
 	case n.Kind == yamlfile.Null && isPrefix(name):
 	default:
-		parent, _, _ := cutLast(name)
+		parent, _ := cutLast(name)
 		f.report(hostabi.ReasonConfigKey, key, f.meant(name), "unknown key %q%s", key.Text, inParent(parent))
 	}
 }
@@ -418,7 +418,7 @@ func isPrefix(name string) bool {
 
 // meant is a hint for an unknown key: the nearest key of the same parent, else of all.
 func (f *file) meant(name string) string {
-	parent, last, _ := cutLast(name)
+	parent, last := cutLast(name)
 	siblings := make(map[string]bool)
 	for i := range keys {
 		if rest, ok := strings.CutPrefix(keys[i].Name, parent); ok {
@@ -436,9 +436,9 @@ func (f *file) meant(name string) string {
 }
 
 // cutLast splits name before its last segment; the parent keeps its dot.
-func cutLast(name string) (parent, last string, ok bool) {
+func cutLast(name string) (parent, last string) {
 	i := strings.LastIndexByte(name, '.')
-	return name[:i+1], name[i+1:], i >= 0
+	return name[:i+1], name[i+1:]
 }
 
 func inParent(parent string) string {

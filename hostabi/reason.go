@@ -37,7 +37,7 @@ const (
 	ReasonBadAnswer           Reason = "BAD_ANSWER"           // bad answer of a registry
 	ReasonRateLimited         Reason = "RATE_LIMITED"         // rate limited by a registry
 	ReasonFeatureMissing      Reason = "FEATURE_MISSING"      // feature missing in a registry
-	ReasonCredentialHelper    Reason = "CREDENTIAL_HELPER"    // credential helper or file failed
+	ReasonCredentialHelper    Reason = "CREDENTIAL_HELPER"    //nolint:gosec // a word; credential helper or file failed
 	ReasonNotAPlugin          Reason = "NOT_A_PLUGIN"         // not a plugin package
 	ReasonAddressDenied       Reason = "ADDRESS_DENIED"       // address guard
 	ReasonRedirectDenied      Reason = "REDIRECT_DENIED"      // redirect refused

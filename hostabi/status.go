@@ -121,7 +121,7 @@ func (s *status) toError() *Error {
 	e := &Error{Code: Code(s.code), Reason: s.reason, Msg: validText(s.message), Fix: s.meta[statusFix]}
 	for k, v := range s.meta {
 		if k != statusFix {
-			e.WithMeta(k, v)
+			_ = e.WithMeta(k, v)
 		}
 	}
 	if e.Reason == "" {

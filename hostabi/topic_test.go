@@ -10,9 +10,19 @@ func TestMatchTopic(t *testing.T) {
 		pattern, topic string
 		want           bool
 	}{
-		{"a.b", "a.b", true}, {"a.b", "a.b.c", false}, {"a.b.c", "a.b", false}, {"a", "b", false},
-		{"a.*", "a.b", true}, {"a.*", "a", false}, {"a.*", "a.b.c", false}, {"*.b", "a.b", true},
-		{"a.**", "a.b", true}, {"a.**", "a.b.c", true}, {"a.**", "a", false}, {"**", "a", true}, {"**", "a.b.c", true},
+		{"a.b", "a.b", true},
+		{"a.b", "a.b.c", false},
+		{"a.b.c", "a.b", false},
+		{"a", "b", false},
+		{"a.*", "a.b", true},
+		{"a.*", "a", false},
+		{"a.*", "a.b.c", false},
+		{"*.b", "a.b", true},
+		{"a.**", "a.b", true},
+		{"a.**", "a.b.c", true},
+		{"a.**", "a", false},
+		{"**", "a", true},
+		{"**", "a.b.c", true},
 	} {
 		if got := MatchTopic(c.pattern, c.topic); got != c.want {
 			t.Errorf("MatchTopic(%q, %q) = %v", c.pattern, c.topic, got)

@@ -31,7 +31,7 @@ const (
 	OCILicenses = "org.opencontainers.image.licenses"
 )
 
-// OCIDescriptor, OCIPlatform and OCIManifestDoc are the JSON forms of image-spec v1.1 that packages use.
+// OCIDescriptor is the JSON form of a descriptor of image-spec v1.1, as far as packages use it.
 type OCIDescriptor struct {
 	MediaType    string            `json:"mediaType"`
 	Digest       string            `json:"digest"`

@@ -174,7 +174,7 @@ func TestManifestErrors(t *testing.T) {
 		"argument twice":    {head + "commands: [{name: a, args: [{name: p}, {name: p}]}]", hostabi.ReasonManifest, "argument p is declared twice"},
 		"long short":        {head + "commands: [{name: a, flags: [{name: p, short: bb}]}]", hostabi.ReasonManifest, "short has 2 characters, at most 1"},
 		"deep":              {head + "commands: " + strings.Repeat("[{name: a, commands: ", 9) + "[]" + strings.Repeat("}]", 9), hostabi.ReasonManifest, "nested deeper than 8 levels"},
-		"handler":           {head + "commands: [{name: work}]\nevents: {subscribe: [{topic: a.b, handler: wrok}]}", hostabi.ReasonManifest, `handler "wrok" is not a command; did you mean work?`},
+		"handler":           {head + "commands: [{name: work}]\nevents: {subscribe: [{topic: a.b, handler: wrok}]}", hostabi.ReasonManifest, `handler "wrok" is not a command; did you mean work?`}, //nolint:misspell // under test
 		"topic":             {head + "events: {subscribe: [{topic: A}]}", hostabi.ReasonManifest, "plugin.yaml:6:30: topic"},
 		"schema":            {head + "config_schema: {type: 5}", hostabi.ReasonManifest, "plugin.yaml:6:16: config_schema"},
 		"legacy, no name":   {"version: 1.0.0\n", hostabi.ReasonManifest, "plugin.yaml:1:1: name is required"},
@@ -207,7 +207,7 @@ func TestParseManifestWith(t *testing.T) {
 }
 
 func TestManifestWarnings(t *testing.T) {
-	m, warnings, err := ParseManifest("plugin.yaml", []byte(head+"lisense: MIT\nlimits: {gpu: 1}\nlater: {a: b}\n"))
+	m, warnings, err := ParseManifest("plugin.yaml", []byte(head+"lisense: MIT\nlimits: {gpu: 1}\nlater: {a: b}\n")) //nolint:misspell // under test
 	if err != nil || m == nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestManifestWarnings(t *testing.T) {
 		got = append(got, w.String())
 	}
 	want := []string{
-		`plugin.yaml:6:1: unknown key "lisense" in the manifest; did you mean license?`,
+		`plugin.yaml:6:1: unknown key "lisense" in the manifest; did you mean license?`, //nolint:misspell // under test
 		`plugin.yaml:7:10: unknown key "gpu" in limits`,
 		`plugin.yaml:8:1: unknown key "later" in the manifest`,
 	}

@@ -101,7 +101,7 @@ func TestCredentialHelper(t *testing.T) {
 	script := "#!/bin/sh\nread host\necho \"$1 $host\" >>" + calls + "\n" +
 		"if [ \"$host\" = broken ]; then echo '" + canary + "'; exit 1; fi\n" +
 		"echo '{\"ServerURL\":\"x\",\"Username\":\"u\",\"Secret\":\"" + canary + "\"}'\n"
-	if err := os.WriteFile(filepath.Join(dir, "docker-credential-dstest"), []byte(script), 0o700); err != nil { //nolint:gosec // a program has to be executable
+	if err := os.WriteFile(filepath.Join(dir, "docker-credential-dstest"), []byte(script), 0o700); err != nil { // a program has to be executable
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))

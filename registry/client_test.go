@@ -190,7 +190,6 @@ func TestLostReferrers(t *testing.T) {
 func TestReferrersOfStrangers(t *testing.T) {
 	t.Parallel()
 	srv, ref, root := pushed(t, dstest.RegistryOptions{}, noise(1, 10))
-	c, _ := newClient(t, registry.Options{})
 	list := func(ds ...hostabi.Descriptor) string {
 		entries := []object{}
 		for _, d := range ds {
@@ -215,7 +214,7 @@ func TestReferrersOfStrangers(t *testing.T) {
 		k.fault.Path = "/referrers/"
 		srv.Heal()
 		srv.Inject(k.fault)
-		c, _ = newClient(t, registry.Options{})
+		c, _ := newClient(t, registry.Options{})
 		var last error
 		for d, err := range c.Referrers(t.Context(), ref, root.Digest, "a/sig") {
 			if last = err; err == nil {
@@ -245,7 +244,7 @@ func TestErrorText(t *testing.T) {
 		t.Skip("permissions do not bind this user")
 	}
 	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o500); err != nil { //nolint:gosec // a directory
+	if err := os.Chmod(dir, 0o500); err != nil { // a directory
 		t.Fatal(err)
 	}
 	local := newSink(t)

@@ -128,7 +128,7 @@ func failure(op string, ref Reference, source string, err error) error {
 		return set(hostabi.ReasonRateLimited, "%s asks to wait %s", ref.Host, w.after)
 	}
 	if p, ok := errors.AsType[*fs.PathError](err); ok && !errors.Is(err, errSize) {
-		return pathFailure(ref, p, cause, e, set)
+		return pathFailure(p, cause, set)
 	}
 	switch {
 	case errors.Is(err, errdef.ErrSizeExceedsLimit), errors.Is(err, errdef.ErrTooManyPages), errors.Is(err, errdef.ErrInvalidReference):
@@ -188,7 +188,7 @@ func unauthenticated(ref Reference, source string, e *hostabi.Error, set setter)
 	return set(hostabi.ReasonAuthRequired, "%s does not accept the credentials of %s", ref.Host, source)
 }
 
-func pathFailure(ref Reference, p *fs.PathError, cause *Error, e *hostabi.Error, set setter) error {
+func pathFailure(p *fs.PathError, cause *Error, set setter) error {
 	cause.cause = p
 	switch {
 	case errors.Is(p.Err, syscall.ENOSPC), errors.Is(p.Err, syscall.EDQUOT):

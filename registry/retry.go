@@ -77,7 +77,8 @@ func transient(ctx context.Context, resp *http.Response, err error) bool {
 	}
 	if err == nil {
 		switch resp.StatusCode {
-		case 408, 429, 500, 502, 503, 504, 522:
+		case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+			http.StatusServiceUnavailable, http.StatusGatewayTimeout, 522: // 522: a proxy could not connect
 			return true
 		}
 		return false

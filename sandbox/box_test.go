@@ -77,8 +77,12 @@ const digestA = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 // TestCheck drives Check for all sixteen capabilities.
 func TestCheck(t *testing.T) {
 	typed := []plugin.Typed{
-		{Type: "ref", Value: "ghcr.io/acme/app:1"}, {Type: "url", Value: "http://Files.Example:8080/x?y"}, {Type: "digest", Value: digestA},
-		{Type: "path", Mode: "read", Value: "top.txt"}, {Type: "path", Mode: "readwrite", Value: "dist"}, {Type: "path", Mode: "write", Value: "new"},
+		{Type: "ref", Value: "ghcr.io/acme/app:1"},
+		{Type: "url", Value: "http://Files.Example:8080/x?y"},
+		{Type: "digest", Value: digestA},
+		{Type: "path", Mode: "read", Value: "top.txt"},
+		{Type: "path", Mode: "readwrite", Value: "dist"},
+		{Type: "path", Mode: "write", Value: "new"},
 		{Type: "ref", Value: "oci-layout:/srv/layout"},
 	}
 	for _, c := range []struct {
@@ -282,10 +286,13 @@ func TestPolicyCeiling(t *testing.T) {
 		resource string
 		want     hostabi.Reason
 	}{
-		{"net.http", "https://a.example.com", ""}, {"net.http", "https://b.example.com", hostabi.ReasonPolicyDenied},
-		{"registry.pull", "ghcr.io/acme/x", ""}, {"registry.pull", "ghcr.io/secret/x", hostabi.ReasonPolicyDenied},
+		{"net.http", "https://a.example.com", ""},
+		{"net.http", "https://b.example.com", hostabi.ReasonPolicyDenied},
+		{"registry.pull", "ghcr.io/acme/x", ""},
+		{"registry.pull", "ghcr.io/secret/x", hostabi.ReasonPolicyDenied},
 		{"plugins.call", "porter/pull", hostabi.ReasonPolicyDenied},
-		{"fs.read", filepath.Join(w.cwd, "dist/a.txt"), ""}, {"fs.read", filepath.Join(w.cwd, "top.txt"), hostabi.ReasonPolicyDenied},
+		{"fs.read", filepath.Join(w.cwd, "dist/a.txt"), ""},
+		{"fs.read", filepath.Join(w.cwd, "top.txt"), hostabi.ReasonPolicyDenied},
 	} {
 		if got := hostabi.ReasonOf(b.Check(c.cap, c.resource)); got != c.want {
 			t.Errorf("%s %s: %q, want %q", c.cap, c.resource, got, c.want)
@@ -325,9 +332,17 @@ func TestWildcard(t *testing.T) {
 		resource string
 		want     bool
 	}{
-		{"registry.pull", "ghcr.io/x", true}, {"registry.pull", "localhost:5000/x", false}, {"registry.pull", "127.0.0.1:5001/x", false}, {"registry.push", "x.io/x", true},
-		{"net.http", "https://a.example.com", true}, {"net.http", "https://lit.example.com", true}, {"net.http", "https://nas.example.com/x", false},
-		{"net.http", "http://10.0.0.1", false}, {"net.http", "http://192.168.0.1/x", false}, {"net.http", "http://intra.example/", true}, {"net.http", "https://other.example", true},
+		{"registry.pull", "ghcr.io/x", true},
+		{"registry.pull", "localhost:5000/x", false},
+		{"registry.pull", "127.0.0.1:5001/x", false},
+		{"registry.push", "x.io/x", true},
+		{"net.http", "https://a.example.com", true},
+		{"net.http", "https://lit.example.com", true},
+		{"net.http", "https://nas.example.com/x", false},
+		{"net.http", "http://10.0.0.1", false},
+		{"net.http", "http://192.168.0.1/x", false},
+		{"net.http", "http://intra.example/", true},
+		{"net.http", "https://other.example", true},
 	} {
 		if got := b.Wildcard(c.cap, c.resource); got != c.want {
 			t.Errorf("%s %s: %t", c.cap, c.resource, got)
@@ -460,9 +475,14 @@ func TestInherited(t *testing.T) {
 	callee.o.Invocation.Caller = "porter"
 	callee.o.Invocation.Args = []string{"dist/a.txt", "top.txt", "dist", "dist/sub", "ghcr.io/acme/app:1", "ghcr.io/other/app:1", "https://x.example", digestA}
 	callee.o.Invocation.Typed = []plugin.Typed{
-		{Index: 0, Type: "path", Mode: "readwrite", Value: "dist/a.txt"}, {Index: 1, Type: "path", Mode: "read", Value: "top.txt"}, {Index: 2, Type: "path", Mode: "read", Value: "dist"},
-		{Index: 3, Type: "path", Mode: "read", Value: "dist/sub"}, {Index: 4, Type: "ref", Value: "ghcr.io/acme/app:1"}, {Index: 5, Type: "ref", Value: "ghcr.io/other/app:1"},
-		{Index: 6, Type: "url", Value: "https://x.example"}, {Index: 7, Type: "digest", Value: digestA},
+		{Index: 0, Type: "path", Mode: "readwrite", Value: "dist/a.txt"},
+		{Index: 1, Type: "path", Mode: "read", Value: "top.txt"},
+		{Index: 2, Type: "path", Mode: "read", Value: "dist"},
+		{Index: 3, Type: "path", Mode: "read", Value: "dist/sub"},
+		{Index: 4, Type: "ref", Value: "ghcr.io/acme/app:1"},
+		{Index: 5, Type: "ref", Value: "ghcr.io/other/app:1"},
+		{Index: 6, Type: "url", Value: "https://x.example"},
+		{Index: 7, Type: "digest", Value: digestA},
 	}
 	callee.o.Inherited = caller.box(t)
 	b := callee.box(t)
@@ -471,11 +491,15 @@ func TestInherited(t *testing.T) {
 		resource string
 		want     bool
 	}{
-		{"fs.read", "dist/a.txt", true}, {"fs.read", "dist/sub/b.txt", true}, {"fs.read", "top.txt", false},
+		{"fs.read", "dist/a.txt", true},
+		{"fs.read", "dist/sub/b.txt", true},
+		{"fs.read", "top.txt", false},
 		{"fs.read", "dist/other", false}, // the caller may not use all of dist
 		{"fs.write", "dist/a.txt", false},
-		{"registry.pull", "ghcr.io/acme/app", true}, {"registry.pull", "ghcr.io/other/app", false},
-		{"net.http", "https://x.example", false}, {"cache.read", digestA, true},
+		{"registry.pull", "ghcr.io/acme/app", true},
+		{"registry.pull", "ghcr.io/other/app", false},
+		{"net.http", "https://x.example", false},
+		{"cache.read", digestA, true},
 	} {
 		r := c.resource
 		if strings.HasPrefix(string(c.cap), "fs.") {
@@ -502,9 +526,16 @@ func TestLegacyRequests(t *testing.T) {
 		resource string
 		want     bool
 	}{
-		{"config.read", "settings.s3.x", true}, {"config.read", "registry.default", true}, {"config.read", "proxy.no_proxy", false}, {"config.read", "nats.token", false},
-		{"secret.read", "registry:ghcr.io", true}, {"secret.read", "registry:docker.io", false}, {"env.read", "HTTPS_PROXY", true}, {"env.read", "HOME", false},
-		{"plugins.call", "porter/pull", true}, {"fs.read", "/etc/passwd", false},
+		{"config.read", "settings.s3.x", true},
+		{"config.read", "registry.default", true},
+		{"config.read", "proxy.no_proxy", false},
+		{"config.read", "nats.token", false},
+		{"secret.read", "registry:ghcr.io", true},
+		{"secret.read", "registry:docker.io", false},
+		{"env.read", "HTTPS_PROXY", true},
+		{"env.read", "HOME", false},
+		{"plugins.call", "porter/pull", true},
+		{"fs.read", "/etc/passwd", false},
 	} {
 		if got := b.Allowed(c.cap, c.resource); got != c.want {
 			t.Errorf("%s %s: %t", c.cap, c.resource, got)

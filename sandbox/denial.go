@@ -171,24 +171,22 @@ func (b *Box) narrowest(s Scope) string {
 	case originOf:
 		return s.origin.String()
 	case absolute:
-		if dir, err := newBinder(&b.o).relative(s); err == nil {
-			return dir
-		}
+		return newBinder(&b.o).relative(s)
 	}
 	return s.text
 }
 
 // relative writes an absolute path as cwd:, home: or abs:, whichever is nearest.
-func (b *binder) relative(s Scope) (string, error) {
+func (b *binder) relative(s Scope) string {
 	for _, c := range []struct {
 		prefix string
 		base   []string
 	}{{"cwd:", b.cwd}, {"home:", b.home}} {
 		if c.base != nil && len(s.segs) > len(c.base) && coversPath(append(literalSegs(c.base), seg{kind: deep}), s.segs, s.fold) {
-			return c.prefix + pathText(s.segs[len(c.base):]), nil
+			return c.prefix + pathText(s.segs[len(c.base):])
 		}
 	}
-	return "abs:/" + pathText(s.segs), nil
+	return "abs:/" + pathText(s.segs)
 }
 
 func pathText(segs []seg) string {

@@ -70,7 +70,7 @@ func starMatch(pattern, s string, star, fold bool) bool {
 		case p < len(pattern) && pattern[p] == '*':
 			back, from = p, i
 			p++
-		case p < len(pattern) && pattern[p] == s[i] && !(star && s[i] == '*'):
+		case p < len(pattern) && pattern[p] == s[i] && (!star || s[i] != '*'):
 			p++
 			i++
 		case back >= 0:

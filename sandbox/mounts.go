@@ -220,9 +220,9 @@ func (b *Box) fromAncestor(m *Mount, base, below []seg, at form) {
 // staysInCwd reports whether links in a project lead a directory of it out of it. Whoever wrote the project
 // must not choose what a plugin sees.
 func (b *Box) staysInCwd(host string) bool {
-	real := realPath(host)
+	target := realPath(host)
 	cwd := dirSegs(realPath(b.o.Invocation.Dir))
-	return coversPath(append(cwd, seg{kind: deep}), dirSegs(real), foldCase())
+	return coversPath(append(cwd, seg{kind: deep}), dirSegs(target), foldCase())
 }
 
 func (b *Box) typedMount(x bound, write bool) (Mount, bool) {
@@ -388,8 +388,8 @@ func dirSegs(dir string) []seg {
 
 // realPath follows the links of p as far as it exists.
 func realPath(p string) string {
-	if real, err := filepath.EvalSymlinks(p); err == nil {
-		return real
+	if target, err := filepath.EvalSymlinks(p); err == nil {
+		return target
 	}
 	dir := filepath.Dir(p)
 	if dir == p {

@@ -65,9 +65,14 @@ func TestMounts(t *testing.T) {
 		"typed": {
 			read: []string{"args"}, write: []string{"args"},
 			typed: []plugin.Typed{
-				{Index: 0, Mode: "read", Value: "top.txt"}, {Index: 1, Mode: "read", Value: "dist"}, {Index: 2, Mode: "read", Value: "../out/old"},
-				{Index: 3, Mode: "read", Value: "../data"}, {Index: 4, Mode: "write", Value: "new"}, {Index: 5, Mode: "readwrite", Value: "dist/a.txt"},
-				{Index: 6, Mode: "write", Value: "../out/new"}, {Index: 7, Mode: "read", Value: "gone"},
+				{Index: 0, Mode: "read", Value: "top.txt"},
+				{Index: 1, Mode: "read", Value: "dist"},
+				{Index: 2, Mode: "read", Value: "../out/old"},
+				{Index: 3, Mode: "read", Value: "../data"},
+				{Index: 4, Mode: "write", Value: "new"},
+				{Index: 5, Mode: "readwrite", Value: "dist/a.txt"},
+				{Index: 6, Mode: "write", Value: "../out/new"},
+				{Index: 7, Mode: "read", Value: "gone"},
 			},
 			want: []string{
 				"/args/3=~/out name:old", "/args/4/data=~/data follow", "/args/7=~/out name:new write create", "/cwd=~/proj name:top.txt", "/cwd=~/proj name:new write create",

@@ -49,7 +49,7 @@ func loadPolicy(path string, adminOnly func(path string, f *os.File) error) (*Po
 	if err != nil {
 		return nil, policyError(path, "%s cannot be read; no plugin was started: %w", path, err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close() // only read
 	if err := adminOnly(path, f); err != nil {
 		return nil, policyError(path, "%s can be changed by others; no plugin was started: %w", path, err)
 	}

@@ -160,11 +160,11 @@ func (b *Box) grant(bind *binder, c hostabi.Capability, x *right) (err error) {
 	if p := b.o.Policy; p != nil {
 		most, ok := p.Max[c]
 		x.ceiling = ok || p.decides()
-		max, err := p.scopes(c, b.name, most)
+		ceiling, err := p.scopes(c, b.name, most)
 		if err != nil {
 			return err
 		}
-		if x.max, err = bind.bind(max); err != nil {
+		if x.max, err = bind.bind(ceiling); err != nil {
 			return err
 		}
 		deny, err := p.scopes(c, b.name, p.Deny[c])
@@ -175,7 +175,7 @@ func (b *Box) grant(bind *binder, c hostabi.Capability, x *right) (err error) {
 			return err
 		}
 		if x.ceiling {
-			effective = within(effective, max)
+			effective = within(effective, ceiling)
 		}
 		x.deny = append(x.deny, p.Deny[c]...)
 	}

@@ -65,14 +65,6 @@ func ParseScope(c hostabi.Capability, name plugin.Name, text string) (Scope, err
 	return s, nil
 }
 
-// parseBound reads a scope of a deny or ceiling, where ** alone stands for everything.
-func parseBound(c hostabi.Capability, name plugin.Name, text string) (Scope, error) {
-	if text == "**" {
-		return Scope{cap: c, text: text, form: everything}, nil
-	}
-	return ParseScope(c, name, text)
-}
-
 func (s *Scope) parse(name plugin.Name, text string) error {
 	if text == "" || len(text) > MaxScope {
 		return fmt.Errorf("it is empty or longer than %d bytes", MaxScope)

@@ -90,7 +90,7 @@ func (u *unpacker) entry(ctx context.Context, src *source, h *tar.Header) error 
 func (u *unpacker) claim(name string, dir bool) (made bool, err error) {
 	key := fold(name)
 	old, ok := u.seen[key]
-	if ok && !(dir && old.implied && old.name == name) {
+	if again := dir && old.implied && old.name == name; ok && !again {
 		return false, &Error{Entry: name, Msg: fmt.Sprintf("name is there already as %q", old.name)}
 	}
 	u.seen[key] = entry{name: name}
@@ -118,7 +118,7 @@ func (u *unpacker) parents(dir string) error {
 func (u *unpacker) mkdir(name string) error { return u.made(name, u.root.Mkdir(name, 0o700)) }
 
 func (u *unpacker) file(ctx context.Context, src *source, name string, h *tar.Header) error {
-	mode := fs.FileMode(h.Mode)&0o755 | 0o600 //nolint:gosec // masked
+	mode := fs.FileMode(h.Mode)&0o755 | 0o600
 	f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return u.made(name, err)

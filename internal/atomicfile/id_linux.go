@@ -11,5 +11,5 @@ func IDOf(fi fs.FileInfo) (ID, bool) {
 	if !ok {
 		return ID{}, false
 	}
-	return ID{Ino: int64(st.Ino), Size: fi.Size(), Mtime: fi.ModTime().UnixNano(), Ctime: st.Ctim.Nano()}, true //nolint:gosec // bits matter, not the sign
+	return ID{Ino: int64(st.Ino), Size: fi.Size(), Mtime: fi.ModTime().UnixNano(), Ctime: st.Ctim.Nano()}, true // bits matter, not the sign
 }

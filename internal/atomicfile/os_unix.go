@@ -63,7 +63,7 @@ func OwnerUID(fi fs.FileInfo) int {
 // DiskBytes is the space that a file takes on disk.
 func DiskBytes(fi fs.FileInfo) int64 {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return int64(st.Blocks) * 512
+		return st.Blocks * 512
 	}
 	return fi.Size()
 }

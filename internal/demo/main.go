@@ -47,7 +47,7 @@ func run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(home)
+	defer func() { _ = os.RemoveAll(home) }() // it lies in the temporary directory
 	ds, err := filepath.Abs(filepath.Join("bin", "ds"))
 	if err != nil {
 		return err

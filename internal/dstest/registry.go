@@ -79,7 +79,7 @@ func StartRegistry(o RegistryOptions) (*RegistryServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("test registry: %w", err)
 	}
-	r.server = &httptest.Server{Listener: l, Config: &http.Server{ //nolint:gosec // a slow client is a test case
+	r.server = &httptest.Server{Listener: l, Config: &http.Server{ // without time limits: a slow client is a test case
 		Handler: r, ErrorLog: log.New(io.Discard, "", 0),
 	}}
 	if o.TLS {

@@ -173,7 +173,7 @@ func TestAuthentication(t *testing.T) {
 	}
 	old := token(push, login("u", "p"))
 	r.ExpireTokens()
-	if resp, _, _ := ask(t, http.MethodGet, blobURL(r, "a/b"), nil, old); resp.StatusCode != 401 || !strings.HasPrefix(resp.Header.Get("Www-Authenticate"), "Bearer ") {
+	if resp, _, _ := ask(t, http.MethodGet, blobURL(r, "a/b"), nil, old); resp.StatusCode != http.StatusUnauthorized || !strings.HasPrefix(resp.Header.Get("Www-Authenticate"), "Bearer ") {
 		t.Errorf("an expired token: %v", resp)
 	}
 }

@@ -56,9 +56,9 @@ func onTerminal(args []string) int {
 		texts, answers, args = append(texts, args[0]), append(answers, answer), args[2:]
 	}
 	if len(args) < 2 || args[0] != "--" {
-		return fail(errors.New("usage: pty [TEXT ANSWER]... -- PROGRAM ARGS..."))
+		return fail(errors.New("usage: pty [TEXT ANSWER]... -- PROGRAM [ARG...]"))
 	}
-	cmd := exec.Command(args[1], args[2:]...) //nolint:gosec // what the script says
+	cmd := exec.Command(args[1], args[2:]...)
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 120})
 	if err != nil {
 		return fail(err)
@@ -93,9 +93,9 @@ func onTerminal(args []string) int {
 func signalled(args []string) int {
 	names := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL}
 	if len(args) < 3 || names[args[0]] == 0 {
-		return fail(errors.New("usage: signal TERM|INT|HUP|KILL TEXT PROGRAM ARGS..."))
+		return fail(errors.New("usage: signal TERM|INT|HUP|KILL TEXT PROGRAM [ARG...]"))
 	}
-	cmd := exec.Command(args[2], args[3:]...) //nolint:gosec // what the script says
+	cmd := exec.Command(args[2], args[3:]...)
 	started := make(chan struct{})
 	cmd.Stdout = &watcher{w: os.Stdout, text: args[1], then: func() {
 		<-started

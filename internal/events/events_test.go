@@ -15,8 +15,8 @@ func event(topic string) hostabi.Event { return hostabi.Event{Topic: topic, Sour
 func TestPublishReachesMatchingSubscribersOnly(t *testing.T) {
 	b := New(Options{})
 	defer b.Close()
-	one := subscribe(t, b, t.Context(), "a.*")
-	two := subscribe(t, b, t.Context(), "a.b", "c.**")
+	one := subscribe(t, t.Context(), b, "a.*")
+	two := subscribe(t, t.Context(), b, "a.b", "c.**")
 	n, dropped, err := b.Publish(t.Context(), event("a.b"))
 	if n != 2 || dropped != 0 || err != nil {
 		t.Fatalf("Publish = %d, %d, %v", n, dropped, err)
@@ -38,8 +38,8 @@ func TestOwnEventsDoNotComeBack(t *testing.T) {
 	b := New(Options{})
 	defer b.Close()
 	ctx := WithPublisher(t.Context(), "inv1", "trace", 3)
-	own := subscribe(t, b, ctx, "a")
-	other := subscribe(t, b, WithPublisher(t.Context(), "inv2", "", 0), "a")
+	own := subscribe(t, ctx, b, "a")
+	other := subscribe(t, WithPublisher(t.Context(), "inv2", "", 0), b, "a")
 	if n, _, _ := b.Publish(ctx, event("a")); n != 1 {
 		t.Errorf("reached %d subscribers, want the other one only", n)
 	}
@@ -57,7 +57,7 @@ func TestOwnEventsDoNotComeBack(t *testing.T) {
 func TestRing101(t *testing.T) {
 	b := New(Options{})
 	defer b.Close()
-	c := subscribe(t, b, t.Context(), "a.**")
+	c := subscribe(t, t.Context(), b, "a.**")
 	for i := range 101 {
 		if _, _, err := b.Publish(t.Context(), event(fmt.Sprintf("a.%d", i+1))); err != nil {
 			t.Fatal(err)
@@ -79,8 +79,8 @@ func TestRing101(t *testing.T) {
 func TestNothingIsLostUncounted(t *testing.T) {
 	const publishers, each = 4, 5000
 	b := New(Options{Buffer: 8})
-	subscribe(t, b, t.Context(), "a")
-	reader := subscribe(t, b, t.Context(), "a")
+	subscribe(t, t.Context(), b, "a")
+	reader := subscribe(t, t.Context(), b, "a")
 	var got, gaps uint64
 	done := make(chan struct{})
 	go func() {
@@ -150,7 +150,7 @@ func TestWanted(t *testing.T) {
 		t.Error("wanted without subscribers")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	c := subscribe(t, b, ctx, "a")
+	c := subscribe(t, ctx, b, "a")
 	if !b.Wanted("a") || b.Wanted("b") {
 		t.Error("Wanted follows the patterns")
 	}
@@ -177,7 +177,7 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 	for range maxSubscribers {
-		subscribe(t, b, t.Context(), "a")
+		subscribe(t, t.Context(), b, "a")
 	}
 	if _, err := b.Subscribe(t.Context(), []string{"a"}); hostabi.ReasonOf(err) != hostabi.ReasonTooMany {
 		t.Errorf("one subscriber too many: %v", err)
@@ -209,7 +209,7 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-func subscribe(t testing.TB, b *Bus, ctx context.Context, topics ...string) <-chan hostabi.Event {
+func subscribe(t testing.TB, ctx context.Context, b *Bus, topics ...string) <-chan hostabi.Event {
 	t.Helper()
 	c, err := b.Subscribe(ctx, topics)
 	if err != nil {

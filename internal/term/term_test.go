@@ -176,9 +176,12 @@ func TestAccept(t *testing.T) {
 		want string
 		ok   bool
 	}{
-		{hostabi.Prompt{Kind: "confirm"}, "Y", "yes", true}, {hostabi.Prompt{Kind: "confirm"}, "", "no", true},
-		{hostabi.Prompt{Kind: "confirm", Fallback: "yes"}, "", "yes", true}, {hostabi.Prompt{Kind: "confirm"}, "maybe", "", false},
-		{hostabi.Prompt{Kind: "choose", Choices: []string{"a", "b"}}, "b", "b", true}, {hostabi.Prompt{Kind: "choose", Choices: []string{"a"}}, "c", "c", false},
+		{hostabi.Prompt{Kind: "confirm"}, "Y", "yes", true},
+		{hostabi.Prompt{Kind: "confirm"}, "", "no", true},
+		{hostabi.Prompt{Kind: "confirm", Fallback: "yes"}, "", "yes", true},
+		{hostabi.Prompt{Kind: "confirm"}, "maybe", "", false},
+		{hostabi.Prompt{Kind: "choose", Choices: []string{"a", "b"}}, "b", "b", true},
+		{hostabi.Prompt{Kind: "choose", Choices: []string{"a"}}, "c", "c", false},
 		{hostabi.Prompt{Kind: "line"}, "anything", "anything", true},
 	} {
 		if got, ok := accept(c.p, c.line); got != c.want || ok != c.ok {

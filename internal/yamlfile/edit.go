@@ -3,6 +3,7 @@ package yamlfile
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"reflect"
 	"strings"
 	"unicode/utf8"
@@ -312,7 +313,7 @@ func (e *editor) remove(n *Node, text string) bool {
 	}
 	p := n.Pairs[i]
 	end, ok := e.colon(p.Key)
-	if ok && !(p.Value.Kind == Null && p.Value.Text == "") {
+	if absent := p.Value.Kind == Null && p.Value.Text == ""; ok && !absent {
 		end, ok = e.end(p.Value)
 	}
 	if !ok {
@@ -396,9 +397,9 @@ func setIn(tree, value any, path []string) any {
 		return value
 	}
 	old, _ := tree.(map[string]any)
-	out := make(map[string]any, len(old)+1)
-	for k, v := range old {
-		out[k] = v
+	out := maps.Clone(old)
+	if out == nil {
+		out = make(map[string]any, 1)
 	}
 	out[path[0]] = setIn(old[path[0]], value, path[1:])
 	return out

@@ -161,7 +161,7 @@ func (s *Store) Sweep(_ context.Context) (gone []hostabi.Digest, err error) {
 		for _, n := range names {
 			r, err := s.receiptIn(dir, n)
 			if err != nil {
-				return nil, nil // a damaged receipt may name anything: sweep nothing
+				return nil, nil //nolint:nilerr // a damaged receipt may name anything: sweep nothing
 			}
 			for _, k := range r.Kinds {
 				used[k.Dir] = true
