@@ -61,7 +61,7 @@ func (p *served) Run(rpc grpc.BidiStreamingServer[hostv1.RunRequest, hostv1.RunE
 	go r.receive()
 	s := newSession(func() (*grpc.ClientConn, error) {
 		return p.broker.DialWithOptions(start.GetHostBrokerId(), grpc.WithDefaultCallOptions(
-			grpc.MaxCallRecvMsgSize(hostabi.MaxMessage), grpc.MaxCallSendMsgSize(hostabi.MaxMessage)))
+			grpc.MaxCallRecvMsgSize(hostabi.MaxMessage), grpc.MaxCallSendMsgSize(2*hostabi.MaxMessage))) // too much is the host's to refuse
 	})
 	code := p.app.Run(ctx, std, s, start.GetArgs()...)
 	if r.input != nil {
