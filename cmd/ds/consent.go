@@ -210,8 +210,10 @@ func withheld(m *plugin.Manifest) string {
 		word string
 		caps []hostabi.Capability
 	}{
-		{"files", []hostabi.Capability{hostabi.FSRead, hostabi.FSWrite}}, {"hosts", []hostabi.Capability{hostabi.NetHTTP}},
-		{"environment", []hostabi.Capability{hostabi.EnvRead}}, {"secrets", []hostabi.Capability{hostabi.SecretRead}},
+		{"files", []hostabi.Capability{hostabi.FSRead, hostabi.FSWrite}},
+		{"hosts", []hostabi.Capability{hostabi.NetHTTP}},
+		{"environment", []hostabi.Capability{hostabi.EnvRead}},
+		{"secrets", []hostabi.Capability{hostabi.SecretRead}},
 		{"other plugins", []hostabi.Capability{hostabi.PluginsCall}},
 	}
 	var out []string

@@ -90,8 +90,10 @@ func (a *app) unknown(ctx context.Context, name plugin.Name) error {
 	e := hostabi.Errorf(hostabi.ReasonPluginNotFound, "no plugin or command %q", string(name))
 	names := slices.Clone(builtins)
 	if !a.g.noPlugins {
-		for p := range a.parts.store().All(ctx) {
-			names = append(names, string(p.Name))
+		for p, err := range a.parts.store().All(ctx) {
+			if err == nil { // a broken one is no suggestion
+				names = append(names, string(p.Name))
+			}
 		}
 	}
 	if near := plugin.Suggest(string(name), names); len(near) > 0 {

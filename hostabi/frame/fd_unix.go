@@ -3,6 +3,7 @@
 package frame
 
 import (
+	"errors"
 	"io"
 	"os"
 	"sync"
@@ -110,8 +111,8 @@ func (r *fdReader) Read(p []byte) (int, error) {
 	err := r.rc.Read(func(fd uintptr) bool {
 		for {
 			n, oobn, read = recvmsg(int(fd), p, r.oob[:])
-			if read != syscall.EINTR {
-				return read != syscall.EAGAIN
+			if !errors.Is(read, syscall.EINTR) {
+				return !errors.Is(read, syscall.EAGAIN)
 			}
 		}
 	})

@@ -126,7 +126,7 @@ func (h *httpService) Do(stream httpStream) error {
 	if err != nil {
 		return err
 	}
-	defer req.Body.Close() //nolint:errcheck // only read
+	defer req.Body.Close() // only read
 	out, err := s.httpSink(head.GetSink())
 	if err != nil {
 		return err

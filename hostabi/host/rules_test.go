@@ -114,10 +114,18 @@ func TestURLs(t *testing.T) {
 	for _, c := range []struct{ in, origin string }{
 		{"https://Example.COM/a?b#c", "https://example.com:443"},
 		{"http://example.com.:8080/", "http://example.com:8080"},
-		{"http://[::1]:80/", "http://[::1]:80"}, {"http://[FE80::1%25eth0]/", ""},
+		{"http://[::1]:80/", "http://[::1]:80"},
+		{"http://[FE80::1%25eth0]/", ""},
 		{"http://a.example.", "http://a.example:80"},
-		{"ftp://example.com/", ""}, {"https://user:pw@example.com/", ""}, {"https:///x", ""}, {"//example.com", ""},
-		{"http://ex%61mple.com/", ""}, {"http://exämple.com/", ""}, {"http://a b/", ""}, {"http://", ""}, {":", ""},
+		{"ftp://example.com/", ""},
+		{"https://user:pw@example.com/", ""},
+		{"https:///x", ""},
+		{"//example.com", ""},
+		{"http://ex%61mple.com/", ""},
+		{"http://exämple.com/", ""},
+		{"http://a b/", ""},
+		{"http://", ""},
+		{":", ""},
 		{"http:opaque", ""},
 	} {
 		u, err := parseURL(c.in)

@@ -451,7 +451,7 @@ func TestHammer(t *testing.T) {
 						return
 					}
 					if calls.Add(1) == 100 {
-						go s.Close() //nolint:errcheck // closed again below
+						go s.Close() // closed again below
 					}
 				}
 			})

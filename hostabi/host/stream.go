@@ -49,7 +49,6 @@ type stream struct {
 	out     chan []byte
 	done    chan struct{} // closed when the handler has returned
 	err     error         // its result, valid after done
-
 }
 
 var _ hostabi.Stream = (*stream)(nil)

@@ -243,7 +243,7 @@ func nothingOwned(t testing.TB, w *World) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer view.Close() //nolint:errcheck // only read
+	defer view.Close() // only read
 	for b, err := range view.List(t.Context(), Name) {
 		t.Errorf("left in the cache: %v %v", b.Digest, err)
 	}

@@ -26,7 +26,7 @@ func overGRPC(t testing.TB, s hostabi.Session) hostabi.Session {
 	}
 	s.(*host.Session).SetRunDir(t.TempDir(), false)
 	srv := s.(*host.Session).GRPCServer(nil)
-	go srv.Serve(l) //nolint:errcheck // ends with Stop
+	go srv.Serve(l) // ends with Stop
 	t.Cleanup(srv.Stop)
 	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(2*hostabi.MaxMessage), grpc.MaxCallSendMsgSize(2*hostabi.MaxMessage)))

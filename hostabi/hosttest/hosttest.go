@@ -64,7 +64,7 @@ func Program(name string, b Backend, program plugin.Program, words ...string) Ca
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer f.Close() //nolint:errcheck // only read
+			defer f.Close() // only read
 			p.File = f
 		}
 		if p.Dir == "" {

@@ -19,7 +19,7 @@ func (w *World) seed(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer view.Close() //nolint:errcheck // committed
+	defer view.Close() // committed
 	b, err := view.Create(t.Context(), hostabi.Descriptor{})
 	if err == nil {
 		_, err = b.Write([]byte("private blob of somebody else"))

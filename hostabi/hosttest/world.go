@@ -194,11 +194,16 @@ type settings map[string]string
 func (s settings) all() []hostabi.ConfigValue {
 	quoted := func(v string) string { return `"` + v + `"` }
 	return []hostabi.ConfigValue{
-		{Key: "settings.kit.greeting", JSON: quoted("hello")}, {Key: "settings.kit.huge", JSON: quoted(strings.Repeat("x", hostabi.MaxMessage))},
-		{Key: "settings.kit.list.a", JSON: "1"}, {Key: "settings.kit.list.b", JSON: "[2]"},
-		{Key: "settings.kit.locked.password", JSON: quoted("no"), Secret: true}, {Key: "settings.kit.open.name", JSON: quoted("n")},
-		{Key: "settings.kit.open.token", JSON: quoted("s3cret"), Secret: true}, {Key: "settings.kit.registry", JSON: quoted(s["registry"])},
-		{Key: "settings.kit.url", JSON: quoted(s["url"])}, {Key: "settings.other.greeting", JSON: quoted("private")},
+		{Key: "settings.kit.greeting", JSON: quoted("hello")},
+		{Key: "settings.kit.huge", JSON: quoted(strings.Repeat("x", hostabi.MaxMessage))},
+		{Key: "settings.kit.list.a", JSON: "1"},
+		{Key: "settings.kit.list.b", JSON: "[2]"},
+		{Key: "settings.kit.locked.password", JSON: quoted("no"), Secret: true},
+		{Key: "settings.kit.open.name", JSON: quoted("n")},
+		{Key: "settings.kit.open.token", JSON: quoted("s3cret"), Secret: true},
+		{Key: "settings.kit.registry", JSON: quoted(s["registry"])},
+		{Key: "settings.kit.url", JSON: quoted(s["url"])},
+		{Key: "settings.other.greeting", JSON: quoted("private")},
 	}
 }
 

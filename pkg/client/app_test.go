@@ -26,10 +26,17 @@ func tool() client.App {
 		return err
 	}
 	flags := []client.Flag{
-		{Name: "bool", Short: "b", Type: "bool", Summary: "A switch"}, {Name: "num", Short: "n", Type: "int", Default: "7"}, {Name: "str", Short: "s"},
-		{Name: "dur", Type: "duration"}, {Name: "size", Type: "size"}, {Name: "many", Short: "m", Repeat: true},
-		{Name: "enum", Type: "enum", Values: []string{"red", "green"}}, {Name: "float", Type: "float"}, {Name: "digest", Type: "digest"},
-		{Name: "file", Type: "path", Mode: "read"}, {Name: "quiet", Short: "q", Type: "bool"},
+		{Name: "bool", Short: "b", Type: "bool", Summary: "A switch"},
+		{Name: "num", Short: "n", Type: "int", Default: "7"},
+		{Name: "str", Short: "s"},
+		{Name: "dur", Type: "duration"},
+		{Name: "size", Type: "size"},
+		{Name: "many", Short: "m", Repeat: true},
+		{Name: "enum", Type: "enum", Values: []string{"red", "green"}},
+		{Name: "float", Type: "float"},
+		{Name: "digest", Type: "digest"},
+		{Name: "file", Type: "path", Mode: "read"},
+		{Name: "quiet", Short: "q", Type: "bool"},
 	}
 	return client.App{Name: "tool", Version: "1.2.3", Summary: "Shows things", Commands: []client.Command{
 		{
@@ -452,7 +459,7 @@ func TestHTTP(t *testing.T) {
 		t.Errorf("close: %v, stream closed %t", err, w.closed)
 	}
 	var head hostv1lite.HttpRequest
-	if err := head.ParseProto(w.sent[0]); err != nil || head.Head.Method != "GET" || len(head.Head.Headers) != 2 || head.Head.Timeout < 50_000 {
+	if err := head.ParseProto(w.sent[0]); err != nil || head.Head.Method != "GET" || len(head.Head.Headers) != 2 || head.Head.Timeout < 50_000 { //nolint:usestdlibvars // guests do without net/http
 		t.Errorf("%+v, %v", head.Head, err)
 	}
 	for name, w := range map[string]*wire{

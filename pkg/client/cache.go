@@ -84,7 +84,7 @@ func (c *Cache) Open(ctx context.Context, d Digest) (*Blob, error) {
 		if err == nil {
 			return b, nil
 		}
-		b.Close()
+		_ = b.Close()
 		// An entry may be replaced between its lookup and our open: ask once more (cache.md section 6).
 		if again || !errors.Is(err, os.ErrNotExist) {
 			return nil, classify(hostabi.Errorf(hostabi.ReasonNotCached, "blob %s: %w", d, err))
@@ -272,7 +272,7 @@ func (c *Cache) Put(ctx context.Context, r io.Reader, opts ...BlobOption) (BlobI
 	if err != nil {
 		return BlobInfo{}, err
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }() // after Commit it does nothing
 	if _, err := io.CopyBuffer(onlyWriter{w}, r, make([]byte, chunk)); err != nil {
 		return BlobInfo{}, err
 	}

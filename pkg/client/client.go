@@ -159,7 +159,7 @@ func (c *Client) open(ctx context.Context, method string, first message) (*strea
 	}
 	out := &stream{st}
 	if err := out.send(first); err != nil && err != io.EOF {
-		st.Close()
+		_ = st.Close()
 		return nil, err
 	}
 	return out, nil

@@ -90,8 +90,11 @@ func TestConfig(t *testing.T) {
 			w := newWorld(t, opts...)
 			w.script(t, hostv1lite.ConfigList, func([]byte) hostv1lite.Message {
 				return &hostv1lite.ConfigTree{Values: []hostv1lite.ConfigValue{
-					{Key: "settings.kit.greeting", Json: `"hello"`}, {Key: "settings.kit.list.a", Json: "1"}, {Key: "settings.kit.list.b", Json: "[2]"},
-					{Key: "settings.kit.open.name", Json: `"n"`}, {Key: "settings.kit.open.token", Secret: true},
+					{Key: "settings.kit.greeting", Json: `"hello"`},
+					{Key: "settings.kit.list.a", Json: "1"},
+					{Key: "settings.kit.list.b", Json: "[2]"},
+					{Key: "settings.kit.open.name", Json: `"n"`},
+					{Key: "settings.kit.open.token", Secret: true},
 				}}
 			})
 			var s settings
@@ -148,7 +151,7 @@ func TestConfigValues(t *testing.T) {
 		if !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", key, err, want)
 		}
-		if e := hostabi.AsError(err); want == client.ErrDenied && e.Meta["capability"] == "" {
+		if e := hostabi.AsError(err); errors.Is(want, client.ErrDenied) && e.Meta["capability"] == "" {
 			t.Errorf("%s: denial without capability: %+v", key, e)
 		}
 	}

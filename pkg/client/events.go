@@ -16,8 +16,7 @@ import (
 const pollSlice = 50 * time.Millisecond
 
 type publishOptions struct {
-	attributes  map[string]string
-	contentType string
+	attributes map[string]string
 }
 
 // PublishOption adds to a published event.

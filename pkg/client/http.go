@@ -67,7 +67,7 @@ func (c *Client) Do(ctx context.Context, req *HTTPRequest) (*HTTPResponse, error
 		err = classify(hostabi.Errorf(hostabi.ReasonProtocol, "http: the answer has no status"))
 	}
 	if err != nil {
-		body.Close()
+		_ = body.Close()
 		select {
 		case cause := <-body.broken:
 			return nil, cause

@@ -106,10 +106,10 @@ func guest() client.App {
 // process is a guest with the two descriptors of mode direct.
 type process struct {
 	*exec.Cmd
-	stdout, stderr bytes.Buffer
-	lines          *bufio.Reader
-	host           *os.File // our end of DS_HOST_FD
-	ctl            *os.File // our end of DS_CTL_FD
+	stderr bytes.Buffer
+	lines  *bufio.Reader
+	host   *os.File // our end of DS_HOST_FD
+	ctl    *os.File // our end of DS_CTL_FD
 }
 
 func startGuest(t *testing.T, args ...string) *process {

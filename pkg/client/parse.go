@@ -205,12 +205,17 @@ func (p *parser) set(f *Flag, value string) error {
 	return nil
 }
 
+// missing says what the command needs and where its help is.
+func (p *parser) missing(what string) error {
+	return classify(hostabi.Errorf(hostabi.ReasonUsage, "%s needs %s", p.name(), what).WithFix("%s --help", p.name()))
+}
+
 // check is what can only be said at the end.
 func (p *parser) check() error {
 	c := p.command
 	for i := range c.Flags {
 		if f := &c.Flags[i]; f.Required && len(p.values[f.Name]) == 0 {
-			return Usagef("%s needs --%s", p.name(), f.Name).(*Error).WithFix("%s --help", p.name())
+			return p.missing("--" + f.Name)
 		}
 	}
 	needed := 0
@@ -219,7 +224,7 @@ func (p *parser) check() error {
 			needed++
 		}
 		if needed > len(p.args) {
-			return Usagef("%s needs %s", p.name(), strings.ToUpper(a.Name)).(*Error).WithFix("%s --help", p.name())
+			return p.missing(strings.ToUpper(a.Name))
 		}
 	}
 	declared := c.bind(len(p.args))

@@ -244,7 +244,7 @@ func (c *Client) manifest(ctx context.Context, d Descriptor) (*ociManifest, erro
 	if err != nil {
 		return nil, err
 	}
-	defer b.Close()
+	defer func() { _ = b.Close() }() // only read
 	text, err := io.ReadAll(io.LimitReader(b, hostabi.MaxMessage+1))
 	if err == nil && len(text) > hostabi.MaxMessage {
 		err = classify(hostabi.Errorf(hostabi.ReasonTooLarge, "manifest %s has more than 4 MiB", d.Digest))

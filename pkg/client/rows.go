@@ -15,9 +15,8 @@ const rowsBatch = 1 << 20
 
 // rows is the table of a run, which all calls of Rows fill.
 type rows struct {
-	mu      sync.Mutex
-	columns []string
-	sent    bool
+	mu   sync.Mutex
+	sent bool
 }
 
 // Rows hands structured results to the host, which renders them in the user's --format when the program

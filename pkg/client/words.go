@@ -7,15 +7,21 @@ import (
 	"github.com/delivery-station/ds/hostabi/hostv1lite"
 )
 
-// The words of the host ABI that plugins use.
 type (
-	Digest     = hostabi.Digest
+	// Digest is the content address of a blob.
+	Digest = hostabi.Digest
+	// Descriptor says what a blob is: media type, digest, size.
 	Descriptor = hostabi.Descriptor
-	Platform   = hostabi.Platform
-	Event      = hostabi.Event
+	// Platform is the operating system and architecture of an artifact.
+	Platform = hostabi.Platform
+	// Event is a message of the bus.
+	Event = hostabi.Event
+	// StateEntry is one value of the key/value store.
 	StateEntry = hostabi.StateEntry
-	BlobInfo   = hostabi.BlobInfo
-	Error      = hostabi.Error
+	// BlobInfo is what the cache knows about a blob.
+	BlobInfo = hostabi.BlobInfo
+	// Error is a failed host call; use errors.AsType, or errors.Is with the Err values.
+	Error = hostabi.Error
 )
 
 // moment is a time on the wire, 0 for none.

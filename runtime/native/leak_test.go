@@ -24,11 +24,17 @@ func TestLeaks(t *testing.T) {
 	t.Setenv("TMPDIR", tmp)
 	runs := func() {
 		for _, c := range []call{
-			{name: "exit", args: []string{"3"}}, {name: "call", args: []string{"x"}}, {name: "child"}, {name: "preface", stderr: io.Discard},
-			{name: "x", path: script(t, "#!/no/such\n")}, {name: "cat", stdin: strings.NewReader("x")},
+			{name: "exit", args: []string{"3"}},
+			{name: "call", args: []string{"x"}},
+			{name: "child"},
+			{name: "preface", stderr: io.Discard},
+			{name: "x", path: script(t, "#!/no/such\n")},
+			{name: "cat", stdin: strings.NewReader("x")},
 			gp("exit", "1"), gp("host"), gp("os-exit", "0"), gp("child"), gp("error"), with(gp("cat"), strings.NewReader("x")),
-			{mode: "goplugin", name: "gp-bare", args: []string{"exit", "1"}}, {mode: "goplugin", name: "gp-hello"},
-			{mode: "goplugin", name: "gp-early"}, {mode: "goplugin", name: "gp-mute", handshake: 300 * time.Millisecond},
+			{mode: "goplugin", name: "gp-bare", args: []string{"exit", "1"}},
+			{mode: "goplugin", name: "gp-hello"},
+			{mode: "goplugin", name: "gp-early"},
+			{mode: "goplugin", name: "gp-mute", handshake: 300 * time.Millisecond},
 		} {
 			c.options.SockDir = sock
 			if c.stdout == nil {

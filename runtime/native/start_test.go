@@ -39,20 +39,34 @@ func TestRefused(t *testing.T) {
 		reason hostabi.Reason
 		text   string
 	}{
-		{"other architecture", func(t *testing.T) call { return call{path: file(t, other, 0o755)} },
-			hostabi.ReasonPlatformUnsupported, "x 1.4.0: is built for linux/s390x, not linux/" + runtime.GOARCH},
-		{"no program", func(t *testing.T) call { return call{path: file(t, []byte("just text\n"), 0o755)} },
-			hostabi.ReasonPlatformUnsupported, "is no program or #! script"},
-		{"empty file", func(t *testing.T) call { return call{path: file(t, nil, 0o755)} },
-			hostabi.ReasonPlatformUnsupported, "is no program or #! script"},
-		{"not executable", func(t *testing.T) call { return call{path: file(t, []byte("#!/bin/sh\n"), 0o644)} },
-			hostabi.ReasonStartFailed, "ds-x is not executable (mode 0644)"},
-		{"program not executable", func(t *testing.T) call { return call{path: file(t, self, 0o640)} },
-			hostabi.ReasonStartFailed, "ds-x is not executable (mode 0640)"},
-		{"no interpreter", func(t *testing.T) call { return call{path: file(t, []byte("#!/no/such/interp -x\n"), 0o755)} },
-			hostabi.ReasonStartFailed, "needs /no/such/interp, which is not here"},
-		{"no loader", func(t *testing.T) call { return call{path: file(t, dynamicELF("/lib/ld-nowhere.so.1"), 0o755)} },
-			hostabi.ReasonStartFailed, "needs /lib/ld-nowhere.so.1, which is not here"},
+		{
+			"other architecture", func(t *testing.T) call { return call{path: file(t, other, 0o755)} },
+			hostabi.ReasonPlatformUnsupported, "x 1.4.0: is built for linux/s390x, not linux/" + runtime.GOARCH,
+		},
+		{
+			"no program", func(t *testing.T) call { return call{path: file(t, []byte("just text\n"), 0o755)} },
+			hostabi.ReasonPlatformUnsupported, "is no program or #! script",
+		},
+		{
+			"empty file", func(t *testing.T) call { return call{path: file(t, nil, 0o755)} },
+			hostabi.ReasonPlatformUnsupported, "is no program or #! script",
+		},
+		{
+			"not executable", func(t *testing.T) call { return call{path: file(t, []byte("#!/bin/sh\n"), 0o644)} },
+			hostabi.ReasonStartFailed, "ds-x is not executable (mode 0644)",
+		},
+		{
+			"program not executable", func(t *testing.T) call { return call{path: file(t, self, 0o640)} },
+			hostabi.ReasonStartFailed, "ds-x is not executable (mode 0640)",
+		},
+		{
+			"no interpreter", func(t *testing.T) call { return call{path: file(t, []byte("#!/no/such/interp -x\n"), 0o755)} },
+			hostabi.ReasonStartFailed, "needs /no/such/interp, which is not here",
+		},
+		{
+			"no loader", func(t *testing.T) call { return call{path: file(t, dynamicELF("/lib/ld-nowhere.so.1"), 0o755)} },
+			hostabi.ReasonStartFailed, "needs /lib/ld-nowhere.so.1, which is not here",
+		},
 		{"removed script", func(t *testing.T) call {
 			path := file(t, []byte("#!/bin/sh\n"), 0o755)
 			return call{path: path, afterOpen: func() { os.Remove(path) }}
@@ -64,16 +78,26 @@ func TestRefused(t *testing.T) {
 				writeFile(t, path, []byte("#!/bin/sh\nexec sleep 10\n"), 0o755)
 			}}
 		}, hostabi.ReasonPluginModified, "was changed since install"},
-		{"too many arguments", func(*testing.T) call { return call{args: []string{strings.Repeat("x", 8<<20)}} },
-			hostabi.ReasonStartFailed, "argument list too long"},
-		{"protocol 1", func(*testing.T) call { return call{mode: "protocol1"} },
-			hostabi.ReasonABIUnsupported, "speaks plugin protocol 1"},
-		{"unknown mode", func(*testing.T) call { return call{mode: "ssh"} },
-			hostabi.ReasonManifest, `run.native.mode "ssh" is not direct or goplugin`},
-		{"confinement required", func(*testing.T) call { return call{options: native.Options{Confine: "require"}} },
-			hostabi.ReasonSandboxRequired, "cannot confine"},
-		{"no wrapper", func(*testing.T) call { return call{options: native.Options{Wrap: []string{"no-such-debugger"}}} },
-			hostabi.ReasonStartFailed, "wrapper"},
+		{
+			"too many arguments", func(*testing.T) call { return call{args: []string{strings.Repeat("x", 8<<20)}} },
+			hostabi.ReasonStartFailed, "argument list too long",
+		},
+		{
+			"protocol 1", func(*testing.T) call { return call{mode: "protocol1"} },
+			hostabi.ReasonABIUnsupported, "speaks plugin protocol 1",
+		},
+		{
+			"unknown mode", func(*testing.T) call { return call{mode: "ssh"} },
+			hostabi.ReasonManifest, `run.native.mode "ssh" is not direct or goplugin`,
+		},
+		{
+			"confinement required", func(*testing.T) call { return call{options: native.Options{Confine: "require"}} },
+			hostabi.ReasonSandboxRequired, "cannot confine",
+		},
+		{
+			"no wrapper", func(*testing.T) call { return call{options: native.Options{Wrap: []string{"no-such-debugger"}}} },
+			hostabi.ReasonStartFailed, "wrapper",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -26,8 +26,8 @@ func openFileSource(f *os.File) source {
 
 func (s *fileSource) Read(p []byte) (int, error) {
 	fds := []unix.PollFd{
-		{Fd: int32(s.in.Fd()), Events: unix.POLLIN},   //nolint:gosec // descriptors are small
-		{Fd: int32(s.wake.Fd()), Events: unix.POLLIN}, //nolint:gosec // descriptors are small
+		{Fd: int32(s.in.Fd()), Events: unix.POLLIN},
+		{Fd: int32(s.wake.Fd()), Events: unix.POLLIN},
 	}
 	for {
 		_, err := unix.Poll(fds, -1)

@@ -37,7 +37,7 @@ func (b *Backend) Worker(ctx context.Context, argv []string, stdin io.Reader, l 
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonStartFailed, "worker: %w", err)
 	}
-	limited := limitWorker(p.proc.Pid, uint64((l.CPU+time.Second-1)/time.Second), uint64(max(l.Memory, 0))) //nolint:gosec // not negative
+	limited := limitWorker(p.proc.Pid, uint64((l.CPU+time.Second-1)/time.Second), uint64(max(l.Memory, 0)))
 	std.started()
 	ended := p.waitWorker(ctx, l.Wall)
 	if ended != nil && ctx.Err() != nil {

@@ -231,7 +231,8 @@ func TestRun(t *testing.T) {
 		"exit code":          {[]string{"exit"}, "", "", 7},
 		"unary call":         {[]string{"config", "settings.guest.greeting"}, "hi", "", 0},
 		"denied call": {
-			[]string{"config", "settings.other.x"}, "",
+			[]string{"config", "settings.other.x"},
+			"",
 			"Error DS4001: config.read settings.other.x\n  hint   ds plugin grant\n  more   ds explain DS4001\n", 5,
 		},
 		"server stream": {[]string{"state"}, "k0 k1 k2 k3 k4 k5 k6 k7 k8 k9 k10 k11 k12 k13 k14 k15 k16 k17 k18 k19 k20 k21 k22 k23 k24 k25 k26 k27 k28 k29 k30 k31 k32 k33 k34 k35 k36 k37 k38 k39 ", "", 0},
