@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -244,6 +243,17 @@ func (b *httpBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// fill is io.ReadFull that keeps the reader's own error: io.EOF is the end of an answer, io.ErrUnexpectedEOF
+// one that was cut.
+func fill(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+	}
+	return n, err
+}
+
 // sendResponse sends status, body and end; with a sink the body goes there.
 func sendResponse(stream httpStream, resp *http.Response, out *sink) error {
 	status := &hostv1.HttpStatus{Code: uint32(resp.StatusCode), Url: resp.Request.URL.String()}
@@ -259,7 +269,7 @@ func sendResponse(stream httpStream, resp *http.Response, out *sink) error {
 	end, sum := &hostv1.HttpEnd{}, sha256.New()
 	buf := make([]byte, hostabi.MaxHTTPBody)
 	for {
-		n, err := io.ReadFull(resp.Body, buf)
+		n, err := fill(resp.Body, buf)
 		end.Bytes += int64(n)
 		if n > 0 {
 			var werr error
@@ -273,11 +283,11 @@ func sendResponse(stream httpStream, resp *http.Response, out *sink) error {
 				return werr
 			}
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return err
+			return hostabi.Errorf(hostabi.ReasonRegistryUnavailable, "%s: answer of %d bytes so far: %w", resp.Request.URL.Host, end.Bytes, err)
 		}
 	}
 	if out != nil {

@@ -30,7 +30,11 @@ func (client) Do(r *http.Request, maxRedirects int, allow func(*url.URL) (bool, 
 	if private, err := allow(r.URL); err != nil || !private {
 		return nil, errors.Join(err, hostabi.Errorf(hostabi.ReasonAddressDenied, "loopback"))
 	}
-	return c.Do(r)
+	resp, err := c.Do(r)
+	if err != nil && hostabi.ReasonOf(err) == "" {
+		err = hostabi.Errorf(hostabi.ReasonRegistryUnavailable, "%s: %w", r.URL.Host, err)
+	}
+	return resp, err
 }
 
 func TestHTTP(t *testing.T) {
@@ -41,6 +45,11 @@ func TestHTTP(t *testing.T) {
 			_, _ = io.Copy(w, r.Body)
 		case "/big":
 			_, _ = io.WriteString(w, strings.Repeat("b", 600<<10))
+		case "/cut":
+			w.Header().Set("Content-Length", "1000")
+			_, _ = io.WriteString(w, "x")
+		case "/hangup":
+			panic(http.ErrAbortHandler)
 		case "/away":
 			http.Redirect(w, r, "http://away.example/", http.StatusFound)
 		}
@@ -67,7 +76,7 @@ func TestHTTP(t *testing.T) {
 		_ = st.CloseSend()
 		for {
 			b, err := st.Recv()
-			if errors.Is(err, io.EOF) {
+			if err == io.EOF {
 				return status, text, end, nil
 			}
 			if err != nil {
@@ -129,6 +138,8 @@ func TestHTTP(t *testing.T) {
 	}{
 		{"not granted", &hostv1.HttpHead{Url: "https://other.example/"}, hostabi.ReasonCapabilityDenied},
 		{"redirect not granted", &hostv1.HttpHead{Url: server.URL + "/away"}, hostabi.ReasonCapabilityDenied},
+		{"answer cut", &hostv1.HttpHead{Url: server.URL + "/cut"}, hostabi.ReasonRegistryUnavailable},
+		{"no answer", &hostv1.HttpHead{Url: server.URL + "/hangup"}, hostabi.ReasonRegistryUnavailable},
 		{"no URL", &hostv1.HttpHead{Url: "x"}, hostabi.ReasonBadURL},
 		{"CONNECT", &hostv1.HttpHead{Method: "CONNECT", Url: server.URL}, hostabi.ReasonBadMessage},
 		{"host header", &hostv1.HttpHead{Url: server.URL, Headers: []*hostv1.Header{{Name: "host", Value: "x"}}}, hostabi.ReasonBadMessage},

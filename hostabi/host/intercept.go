@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"errors"
 	"io"
 	"runtime/debug"
 
@@ -45,7 +44,7 @@ func (r *Registrar) interceptStream(impl any, ss grpc.ServerStream, c *call, nex
 		if p := recover(); p != nil {
 			err = c.panicked(p)
 		}
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // of RecvMsg; one that is wrapped is a broken connection of the handler
 			err = hostabi.Errorf(hostabi.ReasonBadMessage, "stream ended before its first message")
 		}
 		if err != nil {
