@@ -112,7 +112,7 @@ func (b *httpBody) send(r io.Reader) {
 			if n > 0 && b.st.send(&hostv1lite.HttpRequest{Body: buf[:n]}) != nil {
 				return
 			}
-			if errors.Is(err, io.EOF) {
+			if err == io.EOF {
 				break
 			}
 			if err != nil {

@@ -45,7 +45,7 @@ func (b fakeBox) Quota(hostabi.Capability) int64              { return b.quota }
 func (b fakeBox) Env([]string) []string                       { return b.env }
 func (b fakeBox) Paths() (args []string, p []hostabi.PathArg) { return b.args, nil }
 
-// fakeSession answers /echo with the request, /block when ctx ends, /panic never; streams echo.
+// fakeSession answers /echo with the request, /block when ctx ends, /panic never; streams echo, but /cut breaks.
 type fakeSession struct {
 	mu      sync.Mutex
 	handles map[uint32]io.ReadWriteCloser
@@ -78,6 +78,9 @@ func (s *fakeSession) Invoke(ctx context.Context, c hostabi.Call) ([]byte, error
 }
 
 func (s *fakeSession) Stream(ctx context.Context, method string, _ hostabi.Encoding) (hostabi.Stream, error) {
+	if method == "/cut" {
+		return cutStream{}, nil
+	}
 	if method != "/stream" {
 		return nil, hostabi.Errorf(hostabi.ReasonUnknownMethod, "unknown method %s", method)
 	}
@@ -134,6 +137,18 @@ func (s *fakeStream) Recv() ([]byte, error) {
 }
 
 func (s *fakeStream) Close() error { s.cancel(); return nil }
+
+// cutStream fails because a connection of the host ended.
+type cutStream struct{}
+
+func (cutStream) err() error {
+	return hostabi.Errorf(hostabi.ReasonRegistryUnavailable, "cut: %w", io.EOF)
+}
+
+func (cutStream) Send([]byte) error       { return nil }
+func (s cutStream) CloseSend() error      { return s.err() }
+func (s cutStream) Recv() ([]byte, error) { return nil, s.err() }
+func (cutStream) Close() error            { return nil }
 
 // installed is a plugin whose module is the file.
 func installed(t testing.TB, file string) *plugin.Installed {

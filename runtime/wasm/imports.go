@@ -3,7 +3,6 @@ package wasm
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"os"
 	"runtime/debug"
@@ -151,7 +150,7 @@ func (in *instance) open(mem api.Memory, a []uint64) (uint32, uint32) {
 		return in.fail(err)
 	}
 	// The stream may queue the message, and guest memory moves; a peer that has ended says why in recv.
-	if err := st.Send(bytes.Clone(req)); err != nil && !errors.Is(err, io.EOF) {
+	if err := st.Send(bytes.Clone(req)); err != nil && err != io.EOF {
 		_ = st.Close() // it never worked
 		return in.fail(err)
 	}
@@ -175,7 +174,7 @@ func (in *instance) send(mem api.Memory, a []uint64) (uint32, uint32) {
 		return in.fail(errTooLarge)
 	}
 	err := st.Send(bytes.Clone(msg))
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		return codeEnd, 0
 	}
 	if err != nil {
@@ -196,7 +195,7 @@ func (in *instance) recv(mem api.Memory, a []uint64) (uint32, uint32) {
 		return in.fail(badHandle(a[0]))
 	}
 	msg, err := st.Recv()
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF { // itself: a failure may have it as its cause
 		return codeEnd, 0
 	}
 	if err != nil {
@@ -217,7 +216,7 @@ func (in *instance) read(mem api.Memory, a []uint64) (uint32, uint32) {
 	}
 	defer release()
 	n, err := h.Read(dst)
-	if err != nil && n == 0 && !errors.Is(err, io.EOF) {
+	if err != nil && n == 0 && err != io.EOF {
 		return in.fail(err)
 	}
 	return 0, uint32(n)
@@ -264,7 +263,7 @@ func (in *instance) closeHandle(_ api.Memory, a []uint64) (uint32, uint32) {
 	case closeCancel:
 		_ = st.Close()
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF {
 		return in.fail(err)
 	}
 	return 0, 0

@@ -229,6 +229,13 @@ func TestStreams(t *testing.T) {
 	p, pl = g.put(0, "/nope")
 	code, n = g.do("open", p, pl, 0, 0)
 	g.expectError("unknown method", code, n, hostabi.ReasonUnknownMethod)
+
+	p, pl = g.put(0, "/cut")
+	_, cut := g.do("open", p, pl, 0, 0)
+	code, n = g.do("recv", uint64(cut), 200, 100)
+	g.expectError("failure caused by an end", code, n, hostabi.ReasonRegistryUnavailable)
+	code, n = g.do("close", uint64(cut), closeHalf)
+	g.expectError("half-close that fails", code, n, hostabi.ReasonRegistryUnavailable)
 }
 
 func TestStreamLimit(t *testing.T) {
