@@ -9,15 +9,19 @@ CROSS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
 # Packages with goroutines of their own.
 RACE  := ./cache/... ./hostabi/... ./plugin/... ./registry/... ./runtime/... ./internal/events/... ./internal/state/... ./internal/atomicfile/... ./pkg/...
 
+# Tests make directories of their own, which ds trusts only if their group may not write there.
+TEST  := umask 022 && $(GO) test
+
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## build bin/ds and the first-party plugins (native and WASM)
+build: ## build bin/ds and bin/porter, a plugin directory with both kinds
 	$(BUILD) -o bin/ ./cmd/ds
-	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/ds-porter
-	GOOS=wasip1 GOARCH=wasm $(BUILD) -o bin/porter.wasm ./cmd/ds-porter
+	CGO_ENABLED=0 $(BUILD) -o bin/porter/dist/$$($(GO) env GOOS)/$$($(GO) env GOARCH)/ ./cmd/ds-porter
+	GOOS=wasip1 GOARCH=wasm $(BUILD) -o bin/porter/dist/porter.wasm ./cmd/ds-porter
+	cp cmd/ds-porter/plugin.yaml bin/porter/
 
 .PHONY: install
 install: ## install ds into GOBIN
@@ -29,16 +33,16 @@ demo: build ## the main job for real: install both kinds of a plugin, run them, 
 
 .PHONY: test
 test: ## unit tests, conformance kits and scripts
-	$(GO) test ./...
+	$(TEST) ./...
 	cd $(TOOLS) && $(GO) test ./guestgen
 
 .PHONY: race
 race: ## the concurrent packages under the race detector
-	$(GO) test -race -short $(RACE)
+	$(TEST) -race -short $(RACE)
 
 .PHONY: cover
 cover: ## coverage of hand-written code, fails below 80 %
-	$(GO) test -coverpkg=./... -coverprofile=coverage.out ./...
+	$(TEST) -coverpkg=./... -coverprofile=coverage.out ./...
 	@grep -vE '\.pb\.go|_gen\.go|/internal/(demo|bench|dstest)/' coverage.out > coverage.hand && $(GO) tool cover -func=coverage.hand | tail -1 | \
 		awk '{p=$$3+0; print "coverage of hand-written code: " p " %"; exit p < 80}'
 
@@ -76,7 +80,7 @@ guests: ## rebuild the prebuilt test guests (needs clang, lld, wasi-libc)
 fuzz: ## every fuzz target, T each (default 30s)
 	@set -e; for d in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$d/*_test.go | cut -c6-); do \
-			echo "== $$d $$f"; $(GO) test $$d -run '^$$' -fuzz "^$$f\$$" -fuzztime $${T:-30s}; done; done
+			echo "== $$d $$f"; $(TEST) $$d -run '^$$' -fuzz "^$$f\$$" -fuzztime $${T:-30s}; done; done
 
 .PHONY: wasip1
 wasip1: ## the public WASI preview 1 suite; DS_WASI_TESTSUITE=DIR names its checkout

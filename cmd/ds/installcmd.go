@@ -142,6 +142,9 @@ func (a *app) link(ctx context.Context, ref string, f installFlags) error {
 	if err := plugin.CheckName(m.Name); err != nil {
 		return err
 	}
+	if err := store.CheckDir(dir); err != nil {
+		return err
+	}
 	p := &plugin.Installed{
 		Name: m.Name, Version: m.Version, Manifest: m, Repository: "dir:" + dir, Signer: "none", Level: store.LevelLocal, Requested: ref,
 		RequestDigest: plugin.RequestDigest(m.Capabilities), Programs: store.DirPrograms(m, dir),

@@ -32,4 +32,7 @@ func DiskBytes(fi fs.FileInfo) int64 { return fi.Size() }
 // Unsafe says why others could change what is in a directory, or is empty. Nothing is known here.
 func Unsafe(fs.FileInfo) string { return "" }
 
+// Foreign is Unsafe for a directory that the user works in and named.
+func Foreign(fs.FileInfo) string { return "" }
+
 func handleID(File, fs.FileInfo) (ID, error) { return ID{}, errors.ErrUnsupported }

@@ -71,11 +71,23 @@ func DiskBytes(fi fs.FileInfo) int64 {
 // Unsafe says why others could change what is in a directory, or is empty: it is not ours, or its group or
 // others may write.
 func Unsafe(fi fs.FileInfo) string {
+	if why := Foreign(fi); why != "" {
+		return why
+	}
+	if fi.Mode().Perm()&0o020 != 0 {
+		return "is writable by group or others"
+	}
+	return ""
+}
+
+// Foreign is Unsafe for a directory that the user works in and named: there the group is the user's choice,
+// and with a umask of 002 each checkout is writable by the user's own group.
+func Foreign(fi fs.FileInfo) string {
 	if uid := OwnerUID(fi); uid >= 0 && uid != os.Geteuid() {
 		return "belongs to another user"
 	}
-	if fi.Mode().Perm()&0o022 != 0 {
-		return "is writable by group or others"
+	if fi.Mode().Perm()&0o002 != 0 {
+		return "is writable by others"
 	}
 	return ""
 }

@@ -69,6 +69,9 @@ func DiskBytes(fi fs.FileInfo) int64 { return fi.Size() }
 // Unsafe says why others could change what is in a directory, or is empty. Access lists are not read here.
 func Unsafe(fs.FileInfo) string { return "" }
 
+// Foreign is Unsafe for a directory that the user works in and named.
+func Foreign(fs.FileInfo) string { return "" }
+
 func handleID(f File, fi fs.FileInfo) (ID, error) {
 	o := f.OS()
 	if o == nil {

@@ -247,12 +247,11 @@ func (s *Store) manifest(p *plugin.Installed, dir string) (*plugin.Manifest, err
 
 // development makes the word for a plugin that is run from its source directory: read again at every start.
 func (s *Store) development(p *plugin.Installed, dir string) (*plugin.Installed, error) {
-	d, err := os.Stat(dir)
-	if err != nil {
+	if _, err := os.Stat(dir); err != nil {
 		return p, hostabi.Errorf(hostabi.ReasonPluginModified, "%s: its directory %s is gone", p.Name, dir).WithFix("ds plugin remove %s", p.Name)
 	}
-	if why := atomicfile.Unsafe(d); why != "" {
-		return p, hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s %s", dir, why).WithFix("chmod go-w %s", dir)
+	if err := CheckDir(dir); err != nil {
+		return p, err
 	}
 	m, err := ReadDir(s.o.FS, dir)
 	if err != nil {
@@ -264,6 +263,18 @@ func (s *Store) development(p *plugin.Installed, dir string) (*plugin.Installed,
 	p.Manifest, p.Version, p.RequestDigest = m, m.Version, plugin.RequestDigest(m.Capabilities)
 	p.Programs = DirPrograms(m, dir)
 	return p, nil
+}
+
+// CheckDir refuses a plugin source directory that strangers could change: UNSAFE_DIR.
+func CheckDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s: %w", dir, err)
+	}
+	if why := atomicfile.Foreign(info); why != "" {
+		return hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s %s", dir, why).WithFix("chmod go-w %s", dir)
+	}
+	return nil
 }
 
 // ReadDir reads plugin.yaml of a plugin source directory, with its settings schema.

@@ -343,6 +343,13 @@ func TestDevelopmentInstallIsReadAgain(t *testing.T) {
 	if err := s.Record(&Receipt{Name: "dev", Dev: dir, Source: Source{Repository: "dir:" + dir}}); err != nil {
 		t.Fatal(err)
 	}
+	for mode, want := range map[os.FileMode]hostabi.Reason{0o777: hostabi.ReasonUnsafeDir, 0o775: ""} { // a umask of 002 makes the second
+		_ = os.Chmod(dir, mode)
+		if _, err := s.Lookup(t.Context(), "dev"); hostabi.ReasonOf(err) != want && runtime.GOOS != "windows" {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
+	_ = os.Chmod(dir, 0o700)
 	p, err := s.Lookup(t.Context(), "dev")
 	if err != nil || p.Version != "0.1.0" || len(p.Programs) != 1 {
 		t.Fatalf("%+v, %v", p, err)
