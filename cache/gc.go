@@ -266,6 +266,9 @@ func (c *collector) evictAll() {
 		c.tooMuch(target, o == nil && c.o.need == 0, reason)
 	}
 	c.x.drop()
+	if c.x.unsure {
+		c.s.recount(c.x)
+	}
 }
 
 // old evicts what is expired, and what was not used for ttl. When limits restrict the amount, ttl narrows it.
@@ -345,6 +348,8 @@ func (c *collector) evict(e *entryInfo, reason string) {
 	}
 	if fi, err := c.s.fs.Lstat(c.s.blob(d)); err == nil {
 		info.Size = fi.Size()
+	} else {
+		c.x.unsure = true // taken away by a process that was killed before it could say so
 	}
 	dry := c.o.evict != nil && c.o.evict.DryRun
 	if !dry && !c.s.takeAway(d, info.Size, c.l, c.trash) {

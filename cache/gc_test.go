@@ -569,3 +569,18 @@ func TestEvictSeesUseByOthers(t *testing.T) {
 		t.Errorf("evicted %v, want the first: a time in the future is now", got)
 	}
 }
+
+// TestUsageAfterAKilledEviction evicts everything after a process took one entry away and died before it could
+// write the record: its size is not known any more.
+func TestUsageAfterAKilledEviction(t *testing.T) {
+	h := newStore(t, cache.Options{})
+	ds := h.fill(6)
+	h.evict(hostabi.EvictOptions{MaxBytes: 1 << 30}) // the snapshot knows all six
+	h.must(os.RemoveAll(filepath.Dir(h.blob(ds[0]))))
+	h.age(ds[1], 48*time.Hour)
+	h.must(h.s.Pin(t.Context(), ds[5], "porter", time.Now().Add(time.Hour)))
+	h.evict(hostabi.EvictOptions{MaxBytes: 1})
+	h.exact()
+	h.s = h.another()
+	h.exact()
+}

@@ -103,6 +103,7 @@ func (l *logs) merge(x *index) (changes int) {
 		case ok:
 			x.disk -= x.entries[i].disk
 			x.bytes -= r.size
+			x.unsure = x.unsure || r.size == 0
 			x.entries[i].disk = -1 // dropped below
 			changes++
 		}
@@ -139,6 +140,9 @@ func (s *Store) load(always bool) (x *index, l *logs, changes int) {
 	if always || now-x.reconcile > int64(24*time.Hour) {
 		changes += s.reconcile(x)
 		x.reconcile = now
+	}
+	if x.unsure {
+		s.recount(x)
 	}
 	x.time = now
 	return x, l, changes
@@ -181,7 +185,7 @@ func (s *Store) reconcile(x *index) (changes int) {
 
 // recount takes sizes from the files: an entry that vanished without a record leaves the sums unknown.
 func (s *Store) recount(x *index) {
-	x.disk, x.bytes = 0, 0
+	x.disk, x.bytes, x.unsure = 0, 0, false
 	for i := range x.entries {
 		x.disk += x.entries[i].disk
 		if fi, err := s.fs.Lstat(s.blob(x.entries[i].digest.digest())); err == nil {

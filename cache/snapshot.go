@@ -38,6 +38,7 @@ type index struct {
 	reconcile int64 // unix ns when it was last compared with the files
 	disk      int64 // sum over entries
 	bytes     int64 // sum of the blob sizes, in the header only
+	unsure    bool  // an entry went whose blob size nobody knew: bytes must be counted again
 }
 
 func (x *index) encodeHead() []byte {
