@@ -1,34 +1,38 @@
-// Package schema compiles JSON Schema texts of strangers and validates JSON-like values with them. Problems
-// carry JSON pointers; who has the file turns them into lines. Nothing is ever loaded from a URL or a file.
-// Start with Compile.
+// Package schema compiles JSON Schema texts of strangers and validates JSON-like values with them. It knows the
+// drafts 2020-12 and 07 without references to other texts: nothing is ever loaded from a URL or a file. Problems
+// carry JSON pointers; who has the file turns them into lines. They never show the value itself, which may be a
+// secret. Start with Compile.
 package schema
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"math"
+	"cmp"
 	"slices"
-	"strings"
-
-	"github.com/santhosh-tekuri/jsonschema/v6"
-	"golang.org/x/text/language"
-	"golang.org/x/text/message"
 )
 
 // MaxBytes bounds a schema text.
 const MaxBytes = 64 << 10
 
+// MaxProblems bounds what Validate lists.
+const MaxProblems = 100
+
+const (
+	maxDepth      = 64      // nesting of a schema text
+	maxProperties = 4096    // leaves of a schema
+	maxSteps      = 1 << 21 // work of one Validate, about a second
+	maxPlace      = 256     // nesting of a value
+	maxLevel      = 16      // nesting of listed properties
+)
+
 // Schema is a compiled schema. It is immutable and safe for concurrent use.
 type Schema struct {
-	compiled *jsonschema.Schema
-	root     map[string]any
+	root       *node
+	properties []Property
+	track      bool // unevaluatedItems or unevaluatedProperties are used
 }
 
 // Problem is one way in which a value breaks its schema.
 type Problem struct {
-	Pointer string // JSON pointer into the value, "" = the value itself
+	Pointer string // JSON pointer into the value, "" = the value itself; it may name a property that must not be there
 	Msg     string
 }
 
@@ -37,261 +41,172 @@ type Property struct {
 	Path        []string
 	Type        string // "" = any or several
 	Secret      bool   // x-ds-secret
-	Default     any    // nil = none
+	Default     any    // nil = none; numbers are json.Number
 	Enum        []any
 	Description string
 }
 
-// errNoLoad says that a schema refers to something outside its text.
-var errNoLoad = errors.New("a schema must not refer to other files or URLs")
-
-type noLoader struct{}
-
-func (noLoader) Load(string) (any, error) { return nil, errNoLoad }
-
-// Compile reads a JSON Schema, draft 2020-12 unless it says otherwise. name is for error texts.
-func Compile(name string, text []byte) (s *Schema, err error) {
-	if len(text) > MaxBytes {
-		return nil, fmt.Errorf("%s: schema has %d bytes, at most %d", name, len(text), MaxBytes)
-	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	if err != nil {
-		return nil, fmt.Errorf("%s: schema is not JSON: %w", name, err)
-	}
-	if depth(doc) > 64 {
-		return nil, fmt.Errorf("%s: schema is nested deeper than 64 levels", name)
-	}
-	if n, bad := hugeNumber(doc); bad {
-		return nil, fmt.Errorf("%s: number %.40s is too large", name, n)
-	}
-	root, ok := doc.(map[string]any)
-	if !ok {
-		return nil, fmt.Errorf("%s: schema is not an object", name)
-	}
-	defer func() { // the compiler is fed by strangers
-		if r := recover(); r != nil {
-			s, err = nil, fmt.Errorf("%s: schema cannot be compiled", name)
-		}
-	}()
-	c := jsonschema.NewCompiler()
-	c.UseLoader(noLoader{})
-	const url = "ds:///settings.schema.json"
-	if err := c.AddResource(url, doc); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	compiled, err := c.Compile(url)
-	if err != nil {
-		if errors.Is(err, errNoLoad) {
-			return nil, fmt.Errorf("%s: %w", name, errNoLoad)
-		}
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return &Schema{compiled: compiled, root: root}, nil
-}
-
-// Validate lists what is wrong with v, made of nil, bool, numbers, string, []any and map[string]any, sorted by
-// pointer. No problems means that v is valid.
+// Validate lists what is wrong with v, made of nil, bool, numbers, string, []any, []string and map[string]any,
+// sorted by pointer, at most MaxProblems. No problems means that v is valid. A schema that would take too long is
+// one problem, so the work is bounded whatever the schema is.
 func (s *Schema) Validate(v any) []Problem {
-	err := s.compiled.Validate(normal(v))
-	if err == nil {
-		return nil
-	}
-	e, ok := errors.AsType[*jsonschema.ValidationError](err)
-	if !ok {
-		return []Problem{{Msg: err.Error()}}
+	e := &evaluation{track: s.track, steps: maxSteps}
+	e.check(s.root, v, nil, nil)
+	if e.gaveUp != "" {
+		return []Problem{{Msg: e.gaveUp}}
 	}
 	var out []Problem
-	p := message.NewPrinter(language.English)
-	collect(e, func(leaf *jsonschema.ValidationError) {
-		out = append(out, Problem{pointer(leaf.InstanceLocation), leaf.ErrorKind.LocalizedString(p)})
-	})
-	slices.SortStableFunc(out, func(a, b Problem) int { return strings.Compare(a.Pointer, b.Pointer) })
+	for _, f := range e.found {
+		out = append(out, Problem{f.place.pointer(), f.msg})
+	}
+	slices.SortStableFunc(out, func(a, b Problem) int { return cmp.Compare(a.Pointer, b.Pointer) })
 	return slices.Compact(out)
 }
 
-func collect(e *jsonschema.ValidationError, f func(*jsonschema.ValidationError)) {
-	if len(e.Causes) == 0 {
-		f(e)
-		return
-	}
-	for _, c := range e.Causes {
-		collect(c, f)
-	}
-}
-
-func pointer(path []string) string {
-	var b strings.Builder
-	for _, p := range path {
-		b.WriteByte('/')
-		b.WriteString(strings.NewReplacer("~", "~0", "/", "~1").Replace(p))
-	}
-	return b.String()
-}
-
-// normal turns v into what the validator takes; numbers it does not know become json.Number.
-func normal(v any) any {
-	switch v := v.(type) {
-	case []any:
-		out := make([]any, len(v))
-		for i := range v {
-			out[i] = normal(v[i])
-		}
-		return out
-	case []string:
-		out := make([]any, len(v))
-		for i := range v {
-			out[i] = v[i]
-		}
-		return out
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for k := range v {
-			out[k] = normal(v[k])
-		}
-		return out
-	case float64:
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return fmt.Sprint(v) // JSON has no such number; as a string it fails every numeric type
-		}
-	case int, int64, uint64:
-		return json.Number(fmt.Sprint(v))
-	}
-	return v
-}
-
 // Properties lists the leaves of the schema in the order of their paths. Local references are followed,
-// combinations (anyOf, if …) are not: what only they declare is not listed.
-func (s *Schema) Properties() []Property {
-	var out []Property
-	s.walk(s.root, nil, 0, func(p Property) { out = append(out, p) })
-	slices.SortFunc(out, func(a, b Property) int { return slices.Compare(a.Path, b.Path) })
-	return out
-}
+// combinations (anyOf, if …) are not: what only they declare is not listed. Where a schema leads back to itself
+// is a leaf.
+func (s *Schema) Properties() []Property { return slices.Clone(s.properties) }
 
-// Secret reports whether the value at path is a secret: it or something above it is marked x-ds-secret.
+// Secret reports whether the value at path is a secret: it or something above it is marked x-ds-secret, wherever
+// the schema says so, also in an alternative that does not apply.
 func (s *Schema) Secret(path ...string) bool {
-	node := s.resolve(s.root)
-	for _, p := range path {
-		if marked(node) {
+	at := everything([]*node{s.root})
+	for _, name := range path {
+		if slices.ContainsFunc(at, isSecret) {
 			return true
 		}
-		node = s.child(node, p)
-		if node == nil {
-			return false
+		var next []*node
+		for _, n := range at {
+			next = append(next, n.children(name)...)
 		}
+		at = everything(next)
 	}
-	return marked(node)
+	return slices.ContainsFunc(at, isSecret)
 }
+
+func isSecret(n *node) bool { return n.secret }
 
 // Default is the default that the schema declares for the value at path.
 func (s *Schema) Default(path ...string) (v any, ok bool) {
-	node := s.resolve(s.root)
-	for _, p := range path {
-		if node = s.child(node, p); node == nil {
+	n := s.root
+	for _, name := range path {
+		if n = n.child(name); n == nil {
 			return nil, false
 		}
 	}
-	v, ok = node["default"]
-	return v, ok
-}
-
-func (s *Schema) walk(node map[string]any, path []string, level int, f func(Property)) {
-	node = s.resolve(node)
-	props, _ := node["properties"].(map[string]any)
-	if level > 16 || len(path) > 0 && (len(props) == 0 || marked(node)) {
-		p := Property{Path: path, Secret: marked(node), Default: node["default"]}
-		p.Type, _ = node["type"].(string)
-		p.Enum, _ = node["enum"].([]any)
-		p.Description, _ = node["description"].(string)
-		f(p)
-		return
-	}
-	for name, sub := range props {
-		if m, ok := sub.(map[string]any); ok {
-			s.walk(m, append(slices.Clip(path), name), level+1, f)
+	for ; n != nil; n = n.ref {
+		if n.hasDefault {
+			return n.def, true
 		}
 	}
+	return nil, false
 }
 
-func (s *Schema) child(node map[string]any, name string) map[string]any {
-	props, _ := node["properties"].(map[string]any)
-	for _, c := range []any{props[name], node["additionalProperties"], node["items"]} {
-		if m, ok := c.(map[string]any); ok {
-			return s.resolve(m)
+// everything is nodes and what also applies to the same value, each once.
+func everything(nodes []*node) []*node {
+	seen := make(map[*node]bool)
+	var out []*node
+	for len(nodes) > 0 {
+		n := nodes[len(nodes)-1]
+		nodes = nodes[:len(nodes)-1]
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		out = append(out, n)
+		nodes = append(nodes, n.inPlace()...)
+	}
+	return out
+}
+
+// children are the schemas that may apply to the member name of a value of n.
+func (n *node) children(name string) []*node {
+	var out []*node
+	if p := n.properties[name]; p != nil {
+		out = append(out, p)
+	}
+	for _, p := range n.patternProperties {
+		if p.pattern.MatchString(name) {
+			out = append(out, p.node)
+		}
+	}
+	for _, other := range []*node{n.additionalProperties, n.unevaluatedProperties} {
+		if other != nil && n.properties[name] == nil {
+			out = append(out, other)
+		}
+	}
+	for _, item := range append([]*node{n.items, n.contains, n.unevaluatedItems}, n.prefixItems...) {
+		if item != nil {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+// child is the schema that n declares for its member name, nil if it does not.
+func (n *node) child(name string) *node {
+	for ; n != nil; n = n.ref {
+		for _, c := range []*node{n.properties[name], n.additionalProperties, n.items} {
+			if c != nil {
+				return c
+			}
 		}
 	}
 	return nil
 }
 
-// resolve follows local references of the form #/a/b.
-func (s *Schema) resolve(node map[string]any) map[string]any {
-	for range 16 {
-		ref, _ := node["$ref"].(string)
-		rest, ok := strings.CutPrefix(ref, "#/")
-		if !ok {
-			return node
-		}
-		next := s.root
-		for part := range strings.SplitSeq(rest, "/") {
-			next, _ = next[strings.NewReplacer("~1", "/", "~0", "~").Replace(part)].(map[string]any)
-		}
-		if next == nil {
-			return node
-		}
-		if marked(node) && !marked(next) {
-			next = withSecret(next)
-		}
-		node = next
-	}
-	return node
-}
-
-func withSecret(node map[string]any) map[string]any {
-	out := make(map[string]any, len(node)+1)
-	for k, v := range node {
-		out[k] = v
-	}
-	out["x-ds-secret"] = true
-	return out
-}
-
-func marked(node map[string]any) bool { return node["x-ds-secret"] == true }
-
-// hugeNumber finds a number that the validator, which computes exactly, could not hold in memory.
-func hugeNumber(v any) (json.Number, bool) {
-	switch v := v.(type) {
-	case json.Number:
-		f, err := v.Float64()
-		return v, err != nil || len(v) > 400 || f == 0 && strings.ContainsAny(string(v), "eE")
-	case []any:
-		for _, e := range v {
-			if n, bad := hugeNumber(e); bad {
-				return n, true
+// leaves lists the leaves under n. It fails if there are too many of them.
+func (n *node) leaves() (out []Property, ok bool) {
+	above := make(map[*node]bool)
+	var walk func(n *node, path []string) bool
+	walk = func(n *node, path []string) bool {
+		p := Property{Path: path}
+		var chain []*node
+		var declared map[string]*node
+		for r := n; r != nil; r = r.ref {
+			chain = append(chain, r)
+			p.describe(r)
+			if declared == nil {
+				declared = r.properties
 			}
 		}
-	case map[string]any:
-		for _, e := range v {
-			if n, bad := hugeNumber(e); bad {
-				return n, true
+		back := slices.ContainsFunc(chain, func(r *node) bool { return above[r] })
+		if len(path) > 0 && (len(declared) == 0 || p.Secret || back || len(path) > maxLevel) {
+			out = append(out, p)
+			return len(out) <= maxProperties
+		}
+		for _, r := range chain {
+			above[r] = true
+			defer delete(above, r)
+		}
+		for name, sub := range declared {
+			if !walk(sub, append(slices.Clip(path), name)) {
+				return false
 			}
 		}
+		return true
 	}
-	return "", false
+	if !walk(n, nil) {
+		return nil, false
+	}
+	slices.SortFunc(out, func(a, b Property) int { return slices.Compare(a.Path, b.Path) })
+	return out, true
 }
 
-func depth(v any) int {
-	d := 0
-	switch v := v.(type) {
-	case []any:
-		for _, e := range v {
-			d = max(d, depth(e))
-		}
-	case map[string]any:
-		for _, e := range v {
-			d = max(d, depth(e))
-		}
-	default:
-		return 0
+// describe adds what n says and nothing before it said.
+func (p *Property) describe(n *node) {
+	p.Secret = p.Secret || n.secret
+	if p.Type == "" && len(n.types) == 1 {
+		p.Type = n.types[0]
 	}
-	return d + 1
+	if p.Default == nil {
+		p.Default = n.def
+	}
+	if p.Enum == nil {
+		p.Enum = n.enumValues
+	}
+	if p.Description == "" {
+		p.Description = n.description
+	}
 }
