@@ -174,18 +174,25 @@ func (c *collector) finish() error {
 
 // deadRuns finds run directories of processes that ended, cleans them, and keeps their logs until finish.
 func (c *collector) deadRuns() {
+	killed := false
 	for _, dir := range c.s.runDirs() {
 		unlock := c.s.lockDead(dir)
 		if unlock == nil {
 			continue
 		}
 		_ = cleanRun(c.s.fs, dir, false) // what stays is found again
+		c.l.read()
+		killed = killed || !c.l.ended[dir]
 		c.l.forget(dir)
 		wrote := false
 		if fi, err := c.s.fs.Lstat(filepath.Join(dir, "log")); err == nil {
 			wrote = fi.Size() > 0
 		}
 		c.dead = append(c.dead, deadRun{dir, unlock, wrote})
+	}
+	if killed { // between a rename and its record
+		c.changes += c.s.reconcile(c.x)
+		c.x.reconcile = c.x.time
 	}
 }
 

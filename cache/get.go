@@ -244,12 +244,24 @@ func (s *Store) rehash(ctx context.Context, d hostabi.Digest) error {
 	if s.o.Verify == VerifyAlways {
 		why = "always"
 	}
-	h.err = s.check(ctx, d, why)
+	if s.o.Verify == VerifyAlways || !s.settled(d) {
+		h.err = s.check(ctx, d, why)
+	}
 	s.mu.Lock()
 	delete(s.hashes, d)
 	s.mu.Unlock()
 	close(h.done)
 	return h.err
+}
+
+// settled reports whether somebody hashed the blob of d between our look at its stamp and our turn to hash.
+func (s *Store) settled(d hostabi.Digest) bool {
+	h, err := s.readHead(d)
+	if err != nil {
+		return false
+	}
+	_, id, err := s.identify(d, false)
+	return err == nil && (s.stamped(h.stamp, d, id) || s.hashed(d, id))
 }
 
 // check hashes the blob of d: right = its state is noted, wrong = quarantined and a miss.

@@ -187,6 +187,7 @@ func (h *harness) afterKill(acked []string) {
 			}
 		}
 	}
+	h.at(2 * time.Minute)                                                             // a run directory without a lock is given a minute
 	h.evict(hostabi.EvictOptions{ExpiredOnly: true})                                  // I6
 	if left, _ := filepath.Glob(filepath.Join(h.dir, ".ds/run/*/*")); len(left) > 1 { // our log
 		h.Errorf("left by the dead: %v", left)

@@ -22,12 +22,13 @@ type logs struct {
 	at     map[string]int64 // per run directory: bytes that are done with
 	latest map[sum]record   // the last put or delete of a digest
 	leases map[string]map[uint16]map[sum]struct{}
+	ended  map[string]bool // run directories whose process ended in order: its log is complete
 }
 
 func (s *Store) newLogs(since int64) *logs {
 	return &logs{
 		s: s, since: since, at: make(map[string]int64), latest: make(map[sum]record),
-		leases: make(map[string]map[uint16]map[sum]struct{}),
+		leases: make(map[string]map[uint16]map[sum]struct{}), ended: make(map[string]bool),
 	}
 }
 
@@ -67,6 +68,7 @@ func (l *logs) take(dir string, r *record) {
 		views[r.view][r.digest] = struct{}{}
 	case recordRelease:
 		delete(views, r.view)
+		l.ended[dir] = r.view == 0
 	}
 }
 

@@ -116,7 +116,11 @@ func (r *run) append(rec *record) error {
 
 // end removes all but a log that gc still has to read, and then lets go of the lock.
 func (r *run) end(f atomicfile.FS) error {
-	err := cleanRun(f, r.dir, !r.wrote.Load())
+	var err error
+	if r.wrote.Load() {
+		err = r.append(&record{kind: recordRelease}) // view 0: the log is complete
+	}
+	err = errors.Join(err, cleanRun(f, r.dir, !r.wrote.Load()))
 	return errors.Join(err, r.log.Close(), r.unlock())
 }
 
