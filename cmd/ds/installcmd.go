@@ -106,6 +106,9 @@ func installLine(ref string, f installFlags) string {
 	if f.allowUnsigned {
 		words = append(words, "--allow-unsigned")
 	}
+	if f.force {
+		words = append(words, "--force")
+	}
 	for _, g := range f.grant {
 		words = append(words, "--grant", sandbox.Quote(g))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -33,6 +34,7 @@ func TestScript(t *testing.T) {
 	guests := dstest.BuildGuests(t)
 	compiled := compile(t, guests.Both)
 	once, perKind := scripts(t)
+	homes := t.TempDir()
 	for _, v := range []variant{
 		{"once", "", guests.Both}, {"native", "native", guests.Both}, {"wasm", "wasm", guests.Both}, {"goplugin", "native", guests.GoPlugin},
 	} {
@@ -44,16 +46,23 @@ func TestScript(t *testing.T) {
 			t.Parallel()
 			testscript.Run(t, testscript.Params{
 				Files: files, Cmds: dstest.ScriptCommands(),
-				Setup:     func(e *testscript.Env) error { return v.setup(e, guests, compiled) },
+				Setup:     func(e *testscript.Env) error { return v.setup(e, compiled, homes) },
 				Condition: v.condition,
 			})
 		})
 	}
 }
 
-func (v variant) setup(e *testscript.Env, guests dstest.Guests, compiled string) error {
-	e.Vars = append(e.Vars, cleanEnv(e.WorkDir)...)
+// setup gives each script a home of its own, which is not below its working directory: what a plugin may read
+// there must not contain the files of ds.
+func (v variant) setup(e *testscript.Env, compiled, homes string) error {
+	home, err := os.MkdirTemp(homes, "home")
+	if err != nil {
+		return err
+	}
+	e.Vars = append(e.Vars, cleanEnv(home)...)
 	e.Setenv("GUESTS", v.guests)
+	e.Setenv("GOARCH", runtime.GOARCH)
 	if v.backend != "" {
 		e.Setenv("KIND", v.kind)
 		e.Setenv("BACKEND", v.backend)
@@ -61,18 +70,20 @@ func (v variant) setup(e *testscript.Env, guests dstest.Guests, compiled string)
 	}
 	e.Values[dstest.ScriptKey{}] = make(map[string]*dstest.RegistryServer)
 	// Native code of the modules, made once: compiling it again in every script would be most of the time.
-	cache := filepath.Join(e.Getenv("HOME"), ".cache", "ds")
+	cache := filepath.Join(home, ".cache", "ds")
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return err
 	}
 	return os.Symlink(compiled, filepath.Join(cache, "wasm"))
 }
 
-// condition makes [native], [wasm] and [goplugin] true in their variants.
+// condition makes [kind:native], [kind:wasm] and [kind:goplugin] true in their variants.
 func (v variant) condition(name string) (bool, error) {
-	switch name {
-	case "native", "wasm", "goplugin":
-		return v.kind == name, nil
+	if kind, ok := strings.CutPrefix(name, "kind:"); ok {
+		return v.kind == kind, nil
+	}
+	if name == "root" {
+		return os.Geteuid() == 0, nil
 	}
 	return false, fmt.Errorf("unknown condition %s", name)
 }
@@ -145,8 +156,7 @@ func (c *call) want(code int, args ...string) {
 }
 
 // cleanEnv is a home of its own and nothing of the caller's environment that ds would obey.
-func cleanEnv(dir string) (env []string) {
-	home := filepath.Join(dir, ".home")
+func cleanEnv(home string) (env []string) {
 	env = append(env, "HOME="+home, "NO_COLOR=", "CI=", "DS_NO_INPUT=", "TERM=xterm", "LANG=C.UTF-8")
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")

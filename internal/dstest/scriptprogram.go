@@ -2,6 +2,7 @@ package dstest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/creack/pty"
 )
@@ -28,6 +30,9 @@ func ScriptPrograms() map[string]func() {
 		"signal": func() { os.Exit(signalled(os.Args[1:])) },
 	}
 }
+
+// patience is how long a program may take; then it is killed and the script fails.
+const patience = time.Minute
 
 // watcher copies to w and calls then once when text has passed.
 type watcher struct {
@@ -58,7 +63,9 @@ func onTerminal(args []string) int {
 	if len(args) < 2 || args[0] != "--" {
 		return fail(errors.New("usage: pty [TEXT ANSWER]... -- PROGRAM [ARG...]"))
 	}
-	cmd := exec.Command(args[1], args[2:]...)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[1], args[2:]...)
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 120})
 	if err != nil {
 		return fail(err)
@@ -95,7 +102,10 @@ func signalled(args []string) int {
 	if len(args) < 3 || names[args[0]] == 0 {
 		return fail(errors.New("usage: signal TERM|INT|HUP|KILL TEXT PROGRAM [ARG...]"))
 	}
-	cmd := exec.Command(args[2], args[3:]...)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[2], args[3:]...)
+	cmd.WaitDelay = time.Second
 	started := make(chan struct{})
 	cmd.Stdout = &watcher{w: os.Stdout, text: args[1], then: func() {
 		<-started

@@ -123,7 +123,7 @@ func (r *run) choose() (plugin.Kind, error) {
 	if want != "" {
 		if r.p.Find(want) == nil {
 			e := hostabi.Errorf(hostabi.ReasonPlatformUnsupported, "%s %s is not installed as %s", r.name, r.p.Version, want)
-			if r.p.Requested != "" {
+			if r.p.Requested != "" && r.p.Index != "" { // a directory has what it has
 				unsigned := ""
 				if r.p.Level == "unsigned" {
 					unsigned = " --allow-unsigned"

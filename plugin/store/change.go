@@ -52,7 +52,7 @@ func (st *Stage) Publish(index hostabi.Digest, k Kind) (Kind, error) {
 	}
 	k.Files, k.Dir = files, dirName(index, k.Kind)
 	to := filepath.Join(s.o.Dir, "store", k.Dir)
-	if _, err := readFiles(s.o.FS, to, files); err == nil {
+	if list, err := readFiles(s.o.FS, to, files); err == nil && unchanged(s.o.FS, to, list) {
 		return k, nil
 	}
 	if _, err := s.o.FS.Lstat(to); err == nil { // damaged, or made by a ds that packs otherwise

@@ -103,6 +103,24 @@ func readFiles(f atomicfile.FS, dir string, want hostabi.Digest) ([]FileEntry, e
 	return list, nil
 }
 
+// unchanged reports whether every file of list is below dir with its size, mode and hash: a version that is
+// there already may have been damaged since.
+func unchanged(f atomicfile.FS, dir string, list []FileEntry) bool {
+	return !slices.ContainsFunc(list, func(e FileEntry) bool {
+		file, err := f.Open(filepath.Join(dir, filepath.FromSlash(e.Path)), os.O_RDONLY, 0)
+		if err != nil {
+			return true
+		}
+		defer func() { _ = file.Close() }() // read-only
+		info, err := file.Stat()
+		if err != nil || info.Size() != e.Size || info.Mode().Perm() != e.Mode {
+			return true
+		}
+		digest, _, err := hashOf(file)
+		return err != nil || digest != e.SHA256
+	})
+}
+
 func compare(a, b string) int {
 	switch {
 	case a < b:

@@ -159,6 +159,9 @@ func changed(p *plugin.Installed, what string) error {
 	if p.Requested == "" {
 		return e
 	}
+	if p.Level == LevelUnsigned {
+		return e.WithFix("ds plugin install %s --force --allow-unsigned", p.Requested)
+	}
 	return e.WithFix("ds plugin install %s --force", p.Requested)
 }
 

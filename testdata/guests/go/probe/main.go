@@ -60,7 +60,7 @@ var raw = map[string]func([]string) int{
 	"flood":  flood,
 	"stderr": func(a []string) int { fmt.Fprintln(os.Stderr, strings.Join(a, " ")); return 0 },
 	"panic":  func([]string) int { panic("probe panics") },
-	"hang":   func([]string) int { fmt.Println("hanging"); select {} },
+	"hang":   func([]string) int { fmt.Println("hanging"); <-time.After(time.Hour); return 0 },
 	"sleep":  func(a []string) int { d, _ := time.ParseDuration(a[0]); <-time.After(d); return 0 },
 }
 
@@ -173,6 +173,7 @@ func call(ctx context.Context, in *client.Invocation) error {
 	r, err := in.CallPlugin(ctx, in.Args[0], in.Args[1:])
 	if r != nil {
 		fmt.Fprintf(in.Stdout, "exit %d: %s", r.ExitCode, r.Stdout)
+		_, _ = in.Stderr.Write(r.Stderr) // nobody else would see it
 	}
 	if _, ended := errors.AsType[*client.ExitError](err); ended {
 		return nil
