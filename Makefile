@@ -88,9 +88,24 @@ wasip1: ## the public WASI preview 1 suite; DS_WASI_TESTSUITE=DIR names its chec
 	DS_WASI_TESTSUITE="$$(realpath "$$DS_WASI_TESTSUITE")" $(GO) test -count=1 -v -run '^TestWASIConformance$$' ./runtime/wasm
 
 .PHONY: bench
-bench: build ## the rows of the performance contract that exist, as ratios
+bench: build dsbench ## every row of the performance contract, written to docs/benchmarks.md
+	bin/dsbench -out docs/benchmarks.md
+
+.PHONY: bench-check
+bench-check: build dsbench ## make bench that fails if a goal is missed
+	bin/dsbench -out docs/benchmarks.md -check
+
+.PHONY: bench-quick
+bench-quick: build dsbench ## few rounds and no goals: does every row still run
+	bin/dsbench -quick -warmup 0
+
+.PHONY: bench-peers
+bench-peers: ## build the contenders of make bench into bin/peers
+	cd testdata/peers && GOBIN=$(CURDIR)/bin/peers CGO_ENABLED=0 $(GO) install -trimpath -ldflags '$(LDFLAGS)' -tags grpcnotrace tool ./...
+
+.PHONY: dsbench
+dsbench:
 	$(GO) build -trimpath -o bin/dsbench ./internal/bench
-	bin/dsbench -ds bin/ds
 
 .PHONY: check
 check: ## what CI runs

@@ -78,11 +78,13 @@ func BenchmarkOpenHit(b *testing.B) {
 		}
 	})
 	v := s.View("porter", "")
-	var path string
+	path, err := v.Path(b.Context(), d)
+	if err != nil {
+		b.Fatal(err)
+	}
 	b.Run("Path", func(b *testing.B) {
 		for b.Loop() {
-			var err error
-			if path, err = v.Path(b.Context(), d); err != nil {
+			if _, err := v.Path(b.Context(), d); err != nil {
 				b.Fatal(err)
 			}
 		}

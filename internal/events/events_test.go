@@ -195,9 +195,14 @@ func BenchmarkPublish(b *testing.B) {
 			bus := New(Options{Clock: func() time.Time { now = now.Add(time.Second); return now }})
 			defer bus.Close()
 			for range subs {
-				if _, err := bus.Subscribe(b.Context(), []string{"a"}); err != nil {
+				c, err := bus.Subscribe(b.Context(), []string{"a"})
+				if err != nil {
 					b.Fatal(err)
 				}
+				go func() { // ends with the bus
+					for range c { //nolint:revive // reads and does nothing
+					}
+				}()
 			}
 			b.ReportAllocs()
 			for b.Loop() {
