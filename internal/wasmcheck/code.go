@@ -1,22 +1,12 @@
 package wasmcheck
 
-// blockKind is what opened a block.
-type blockKind uint8
-
-const (
-	kindBlock blockKind = iota
-	kindLoop
-	kindIf
-	kindElse
-)
-
 // body is what is counted in one function.
 type body struct {
 	m        *module
+	flow     *flow
 	fn       int
 	locals   uint32
-	blocks   []blockKind // open; the function itself is the first
-	loops    int         // open
+	loops    int // open
 	branches int
 	nested   int // sum of the depths of all loops
 	ifs      int // blocks and ifs
@@ -45,7 +35,7 @@ func (m *module) readCode() {
 		r.fail(at, "function count", "module is damaged: code of %d functions, declared are %d", n, want)
 		return
 	}
-	m.depth = make([]blockKind, 0, 64)
+	m.flow = flow{b: r.b, hosts: m.imported}
 	for i := range n {
 		m.function(int(m.imported + i))
 		if r.err != nil {
@@ -74,12 +64,12 @@ func (m *module) function(fn int) {
 	}
 	section := r.end
 	r.end = r.at + int(size)
-	f := body{m: m, fn: fn, blocks: append(m.depth[:0], kindBlock), deepest: 1}
+	f := body{m: m, flow: &m.flow, fn: fn, deepest: 1}
+	f.flow.begin()
 	f.readLocals()
-	for r.err == nil && len(f.blocks) > 0 {
+	for r.err == nil && len(f.flow.labels) > 0 {
 		f.step(r)
 	}
-	m.depth = f.blocks[:0]
 	if r.err == nil && r.at != r.end {
 		r.fail(r.at, "body size", "module is damaged: function %d goes on after its end", fn)
 	}
@@ -111,35 +101,68 @@ func (f *body) readLocals() {
 
 // step reads one instruction.
 func (f *body) step(r *reader) {
-	m := f.m
 	in := r.instr()
 	if r.err != nil {
 		return
 	}
+	f.bounds(r, &in)
+	if r.err != nil {
+		return
+	}
+	if _, ok := f.flow.ahead(); ok {
+		f.check(&in)
+	}
+	switch closed := f.flow.step(&in, r.at); in.op {
+	case opBlock, opIf:
+		f.ifs++
+		f.deep(&in, len(f.flow.labels))
+	case opLoop:
+		f.loops++
+		f.nested += f.loops
+		f.inLoops = max(f.inLoops, f.loops)
+		if f.loops > maxLoops {
+			r.fail(in.at, "loop nesting", "function %d has more than %d loops in one another", f.fn, maxLoops)
+		}
+		f.check(&in)
+	case opEnd:
+		if closed.kind == kindLoop {
+			f.loops--
+		}
+	case opCall, opCallIndirect:
+		f.calls++
+	default:
+		if isBulk(in.op) {
+			f.bulk++
+			f.check(&in)
+		}
+	}
+}
+
+// bounds compares what an instruction names with what there is.
+func (f *body) bounds(r *reader, in *instr) {
+	m := f.m
+	labels := uint32(len(f.flow.labels))
 	switch in.form {
 	case formNone:
-		f.structure(&in)
+		if in.op == opElse && f.flow.top().kind != kindIf {
+			r.fail(in.at, "else", "function %d has an else without if", f.fn)
+		}
 	case formBlock:
 		if in.x != noType {
 			r.bound(in.arg, "type", in.x, m.types())
 		}
-		f.open(&in)
 	case formLabel:
-		r.bound(in.arg, "label", in.x, uint32(len(f.blocks)))
+		r.bound(in.arg, "label", in.x, labels)
 	case formLabels:
-		r.bound(in.arg, "label", in.y, uint32(len(f.blocks)))
+		r.bound(in.arg, "label", in.y, labels)
 		if f.branches += int(in.x); f.branches > maxFuncBranches {
 			r.fail(in.at, "br_table entries of a function", "function %d has br_tables with more than %d entries", f.fn, maxFuncBranches)
 		}
 	case formFunc:
 		r.bound(in.arg, "function", in.x, uint32(len(m.funcs)))
-		if in.op == opCall {
-			f.calls++
-		}
 	case formIndirect:
 		r.bound(in.arg, "type", in.x, m.types())
 		r.bound(in.arg, "table", in.y, m.tables)
-		f.calls++
 	case formLocal:
 		r.bound(in.arg, "local", in.x, f.locals)
 	case formGlobal:
@@ -156,53 +179,6 @@ func (f *body) step(r *reader) {
 	case formTableTable:
 		r.bound(in.arg, "table", max(in.x, in.y), m.tables)
 	}
-	if isBulk(in.op) {
-		f.bulk++
-		f.check(&in)
-	}
-}
-
-// structure is else and end.
-func (f *body) structure(in *instr) {
-	top := len(f.blocks) - 1
-	switch in.op {
-	case opElse:
-		if f.blocks[top] != kindIf {
-			f.m.r.fail(in.at, "else", "function %d has an else without if", f.fn)
-			return
-		}
-		f.blocks[top] = kindElse
-	case opEnd:
-		if f.blocks[top] == kindLoop {
-			f.loops--
-		}
-		f.blocks = f.blocks[:top]
-	}
-}
-
-// open is block, loop and if.
-func (f *body) open(in *instr) {
-	kind := kindBlock
-	switch in.op {
-	case opLoop:
-		kind = kindLoop
-		f.loops++
-		f.nested += f.loops
-		f.inLoops = max(f.inLoops, f.loops)
-		if f.loops > maxLoops {
-			f.m.r.fail(in.at, "loop nesting", "function %d has more than %d loops in one another", f.fn, maxLoops)
-		}
-	case opIf:
-		kind = kindIf
-		f.ifs++
-	default:
-		f.ifs++
-	}
-	f.blocks = append(f.blocks, kind)
-	f.deep(in, len(f.blocks))
-	if kind == kindLoop {
-		f.check(in)
-	}
 }
 
 // check counts a check of Meter at this place: it has an if and a call.
@@ -211,7 +187,7 @@ func (f *body) check(in *instr) {
 		return
 	}
 	f.checks++
-	f.deep(in, len(f.blocks)+1)
+	f.deep(in, len(f.flow.labels)+1)
 }
 
 func (f *body) deep(in *instr, n int) {
@@ -226,14 +202,20 @@ func (f *body) sum(at, size int) {
 	r, p := &f.m.r, &f.m.report
 	values := int(f.locals) + 1
 	if !f.m.limits.Metered {
-		f.checks++ // at the entry
+		if f.flow.entry(f.calls > 0) {
+			f.checks++
+		}
 		if f.bulk > 0 {
 			values++
 		}
-		if after := size + f.checks*checkRoom + f.bulk*bulkRoom + f.calls*callRoom + localRoom; after > maxMetBody {
-			r.fail(at, "body size after metering", "function %d has too many loops and bulk operations for its %d bytes", f.fn, size)
-			return
-		}
+	}
+	metered := size
+	if !f.m.limits.Metered {
+		metered += f.checks*checkRoom + f.bulk*bulkRoom + f.calls*callRoom + localRoom
+	}
+	if metered > maxMetBody {
+		r.fail(at, "body size after metering", "function %d of %d bytes has too many loops, calls and bulk operations", f.fn, size)
+		return
 	}
 	loops, blocks, calls := values*f.nested, values*(f.ifs+f.checks), values*(f.calls+f.checks)
 	for _, c := range [...]struct {
@@ -252,6 +234,7 @@ func (f *body) sum(at, size int) {
 	p.Body, p.Locals = max(p.Body, size), max(p.Locals, int(f.locals))
 	p.Blocks, p.Loops, p.Branches = max(p.Blocks, f.deepest-1), max(p.Loops, f.inLoops), max(p.Branches, f.branches)
 	p.LoopCost, p.BlockCost, p.CallCost = max(p.LoopCost, loops), max(p.BlockCost, blocks), max(p.CallCost, calls)
+	p.Metered += metered
 	p.SumBranches += f.branches
 	p.SumLoopCost += loops
 	p.SumBlockCost += blocks
@@ -265,13 +248,14 @@ func (m *module) sums(at int) {
 		rule       string
 		got, limit int
 	}{
+		{"code size after metering", p.Metered, maxMetCode},
 		{"br_table entries of all functions", p.SumBranches, maxBranches + p.Code/branchesPerByte},
 		{"locals x loops of all functions", p.SumLoopCost, maxLoopCost},
 		{"locals x blocks of all functions", p.SumBlockCost, maxBlockCost + p.Code/bytesPerBlock},
 		{"locals x calls of all functions", p.SumCallCost, maxCallCost},
 	} {
 		if c.got > c.limit {
-			m.r.fail(at, c.rule, "module is too expensive to compile: %s = %d, at most %d", c.rule, c.got, c.limit)
+			m.r.fail(at, c.rule, "module is too expensive: %s = %d, at most %d", c.rule, c.got, c.limit)
 			return
 		}
 	}

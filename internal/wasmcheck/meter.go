@@ -2,8 +2,8 @@ package wasmcheck
 
 import "encoding/binary"
 
-// budget is what is counted down between two calls of tick. One unit is 128 bytes of code that run once, or 512 bytes
-// or 512 elements that a bulk operation handles; about 10 ms of the most expensive code.
+// budget is what is counted down between two calls of tick. One unit is a cost of 128, or 512 bytes or 512 elements
+// that a bulk operation handles. Together that is 20 ms of the dearest code, divisions, and much less of any other.
 const budget = 16384
 
 // maxTableSize is the maximum of every table after Meter.
@@ -11,13 +11,15 @@ const maxTableSize = maxTable
 
 // Meter returns the module b, rewritten so that it calls ds_meter.tick again and again however it runs. Without that
 // import it does what b does. The output depends on b alone. An error is what Check says about b.
-func Meter(b []byte) ([]byte, error) {
+func Meter(b []byte) ([]byte, error) { return rewrite(b, budget) }
+
+func rewrite(b []byte, budget int32) ([]byte, error) {
 	m := newModule(b, Limits{})
 	m.check()
 	if m.r.err != nil {
 		return nil, m.r.err
 	}
-	w := meter{m: m, out: make([]byte, 0, len(b)+len(b)/8+256)}
+	w := meter{m: m, flow: flow{b: b, hosts: m.imported}, budget: budget, out: make([]byte, 0, len(b)+len(b)/8+256)}
 	w.module()
 	return w.out, nil
 }
@@ -26,12 +28,12 @@ func Meter(b []byte) ([]byte, error) {
 type meter struct {
 	m      *module
 	out    []byte
-	part   []byte   // content of the section that is written
-	body   []byte   // instructions of the function that is written
-	areas  []area   // of that function
-	blocks []uint32 // its open blocks: the area that each belongs to
-	tick   uint32   // index of the imported tick
-	global uint32   // index of the counter
+	part   []byte // content of the section that is written
+	body   []byte // instructions of the function that is written
+	flow   flow
+	budget int32
+	tick   uint32 // index of the imported tick
+	global uint32 // index of the counter
 }
 
 func (w *meter) module() {
@@ -116,7 +118,7 @@ func (w *meter) globals() {
 		w.constant(r)
 	}
 	w.part = append(w.part, typeI32, 1, opI32Const)
-	w.part = append(sleb(w.part, budget), opEnd)
+	w.part = append(sleb(w.part, w.budget), opEnd)
 }
 
 // constant copies an initialiser.

@@ -3,6 +3,7 @@ package wasmcheck_test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -86,5 +87,38 @@ func TestMeterCorpus(t *testing.T) {
 				t.Logf("%d ticks, %v", ticks, r)
 			}
 		})
+	}
+}
+
+// TestMeterGenerated: and for modules that nobody would write. DS_TORTURE is ci or full, DS_TORTURE_SEED the first seed.
+func TestMeterGenerated(t *testing.T) {
+	t.Parallel()
+	n := map[string]uint64{"": 250, "ci": 5000, "full": 100_000}[os.Getenv("DS_TORTURE")]
+	if testing.Short() {
+		n = 50
+	}
+	begin, _ := strconv.ParseUint(os.Getenv("DS_TORTURE_SEED"), 10, 64)
+	l := newLab(t, wazero.NewRuntimeConfig())
+	ends, ticks := map[string]int{}, 0
+	for seed := begin; seed < begin+n && !t.Failed(); seed++ {
+		b := generate(seed)
+		if _, err := wasmcheck.Check(b, wasmcheck.Limits{}); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		meter(t, b)
+		often, err := wasmcheck.MeterOften(b, int32(1+seed%50))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, k := l.compare(t, b, often, given{})
+		if t.Failed() {
+			t.Logf("seed %d: %d bytes", seed, len(b))
+		}
+		ends[r.trap]++
+		ticks += k
+	}
+	t.Logf("%d modules, %d ticks, ends %v", n, ticks, ends)
+	if plain := ends[""]; uint64(plain) < n/5 || uint64(plain) == n {
+		t.Errorf("%d of %d modules end without a trap: the generator has become dull", plain, n)
 	}
 }

@@ -63,7 +63,7 @@ type module struct {
 	elemItems uint64 // of all element segments
 
 	customs int
-	depth   []blockKind // of the body that is read
+	flow    flow
 }
 
 func newModule(b []byte, l Limits) *module {

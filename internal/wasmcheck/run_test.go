@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -83,6 +84,7 @@ type result struct {
 	trap     string
 	pages    uint32
 	memory   [32]byte
+	globals  [10]uint64
 }
 
 func (r result) String() string {
@@ -115,6 +117,11 @@ func (l *lab) run(t testing.TB, cm wazero.CompiledModule, g given) result {
 	if view, ok := mem.Read(0, mem.Size()); ok {
 		r.memory = sha256.Sum256(view)
 	}
+	for i := range r.globals {
+		if g := m.ExportedGlobal("g" + strconv.Itoa(i)); g != nil {
+			r.globals[i] = g.Get()
+		}
+	}
 	return r
 }
 
@@ -146,7 +153,12 @@ func meter(t testing.TB, b []byte) []byte {
 // same runs b plain and metered and compares. It returns the result and the number of ticks.
 func (l *lab) same(t testing.TB, b []byte, gs ...given) (last result, ticks int) {
 	t.Helper()
-	plain, metered := l.compile(t, b), l.compile(t, meter(t, b))
+	return l.compare(t, b, meter(t, b), gs...)
+}
+
+func (l *lab) compare(t testing.TB, a, b []byte, gs ...given) (last result, ticks int) {
+	t.Helper()
+	plain, metered := l.compile(t, a), l.compile(t, b)
 	defer func() { _, _ = plain.Close(t.Context()), metered.Close(t.Context()) }()
 	before := l.ticks
 	for _, g := range gs {

@@ -37,7 +37,7 @@ type Limits struct {
 
 // Report is what Check counted. Sizes are bytes.
 type Report struct {
-	Module, Code, Body                                                      int // Body is the largest function body
+	Module, Code, Body, Metered                                             int // Body is the largest function body, Metered at most the code after Meter
 	Types, Imports, Functions, Exports, Globals, Elements, Segments, Tables int // Segments are those of data
 	MemoryMin                                                               uint32
 	Locals, Blocks, Loops, Branches                                         int // of one function: locals, nesting, br_table entries
