@@ -18,14 +18,14 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/ds and bin/porter, a plugin directory with both kinds
-	$(BUILD) -o bin/ ./cmd/ds
+	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/ds
 	CGO_ENABLED=0 $(BUILD) -o bin/porter/dist/$$($(GO) env GOOS)/$$($(GO) env GOARCH)/ ./cmd/ds-porter
 	GOOS=wasip1 GOARCH=wasm $(BUILD) -o bin/porter/dist/porter.wasm ./cmd/ds-porter
 	cp cmd/ds-porter/plugin.yaml bin/porter/
 
 .PHONY: install
 install: ## install ds into GOBIN
-	$(GO) install -trimpath -ldflags '$(LDFLAGS)' -tags grpcnotrace ./cmd/ds
+	CGO_ENABLED=0 $(GO) install -trimpath -ldflags '$(LDFLAGS)' -tags grpcnotrace ./cmd/ds
 
 .PHONY: demo
 demo: build ## the main job for real: install both kinds of a plugin, run them, print what happened
