@@ -6,13 +6,14 @@ package config
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/knadh/koanf/providers/confmap"
+	kmaps "github.com/knadh/koanf/maps"
 	"github.com/knadh/koanf/v2"
 )
 
@@ -104,17 +105,31 @@ func Load(in Input) (*Config, error) {
 
 // merge puts one layer on top.
 func (c *Config) merge(values map[string]Value) error {
-	flat := make(map[string]any, len(values))
+	if len(values) == 0 {
+		return nil
+	}
+	flat := make(layer, len(values))
 	for key, v := range values {
 		flat[key] = v.Effective
+		if m, ok := v.Effective.(map[string]any); ok {
+			flat[key] = kmaps.Copy(m) // a higher layer is merged into it
+		}
 		c.layers[key] = slices.Insert(c.layers[key], 0, v)
 	}
-	layer := koanf.New(delimiter)
-	if err := layer.Load(confmap.Provider(flat, delimiter), nil); err != nil {
+	if err := c.merged.Load(flat, nil); err != nil {
 		return fmt.Errorf("merge configuration: %w", err)
 	}
-	return c.merged.Merge(layer)
+	return nil
 }
+
+// layer gives koanf the values of one layer by their full names.
+type layer map[string]any
+
+// Read is for koanf.
+func (l layer) Read() (map[string]any, error) { return kmaps.Unflatten(l, delimiter), nil }
+
+// ReadBytes is for koanf, which never calls it without a parser.
+func (layer) ReadBytes() ([]byte, error) { return nil, errors.ErrUnsupported }
 
 // Get is the value in effect; ok is false for a key that is not set anywhere.
 func (c *Config) Get(key string) (Value, bool) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -403,4 +404,33 @@ func write(t *testing.T, name, text string) {
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestLayersAreNotMixed: merging a higher layer into a map leaves the map of the lower layer as it was.
+func TestLayersAreNotMixed(t *testing.T) {
+	c := mustLoad(t, "", "", Input{
+		Env:   []string{`DS_PLUGINS_SETTINGS_X_MAP={"a": {"b": 1}}`},
+		Flags: []Override{{"plugins.settings.x.map.a.c", "2", "--set"}},
+	})
+	v, _ := c.Get("plugins.settings.x.map")
+	if got := fmt.Sprint(v.Effective); got != "map[a:map[b:1]]" {
+		t.Errorf("the variable has become %s", got)
+	}
+	if got := c.Int("plugins.settings.x.map.a.b")*10 + c.Int("plugins.settings.x.map.a.c"); got != 12 {
+		t.Errorf("merged to %d", got)
+	}
+}
+
+// TestLoadIsCheap counts what every start of ds pays without a file and variables.
+func TestLoadIsCheap(t *testing.T) {
+	in := Input{Env: []string{"HOME=/h", "PATH=/bin"}, Paths: Paths{Home: "/h", Config: "/h/c"}, Read: func(string) ([]byte, error) { return nil, fs.ErrNotExist }}
+	n := testing.AllocsPerRun(20, func() {
+		if _, err := Load(in); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 700 {
+		t.Errorf("Load makes %.0f allocations", n)
+	}
+	t.Logf("%.0f allocations", n)
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +27,16 @@ const settingsEnv = "DS_PLUGINS_SETTINGS_"
 
 // env is the layer of DS_* variables. Names are looked up, never split by rule.
 func (l *loader) env() map[string]Value {
+	var names []string
+	for name := range l.env0 {
+		if strings.HasPrefix(name, "DS_") {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
 	values := make(map[string]Value)
 	for _, s := range shortEnv {
 		if v := l.env0[s.name]; v != "" && v != "0" && v != "false" {
@@ -37,12 +46,12 @@ func (l *loader) env() map[string]Value {
 	for i := range keys {
 		l.keyFromEnv(values, &keys[i])
 	}
-	for _, name := range slices.Sorted(maps.Keys(l.env0)) {
+	for _, name := range names {
 		if rest, ok := strings.CutPrefix(name, settingsEnv); ok && l.env0[name] != "" {
 			l.settingFromEnv(values, name, rest)
 		}
 	}
-	l.unknownEnv()
+	l.unknownEnv(names)
 	return values
 }
 
@@ -104,14 +113,14 @@ func (l *loader) settingFromEnv(values map[string]Value, variable, rest string) 
 	l.set(values, settingsPrefix+name+delimiter+strings.ToLower(rest[i+1:]), raw, Origin{Layer: Env, Name: variable}, l.in.WorkDir, nil)
 }
 
-// unknownEnv warns of DS_ variables that nothing reads.
-func (l *loader) unknownEnv() {
+// unknownEnv warns of those of the DS_ variables set that nothing reads.
+func (l *loader) unknownEnv(set []string) {
 	names := make([]string, len(keys))
 	for i := range keys {
 		names[i] = keys[i].Env()
 	}
-	for _, name := range slices.Sorted(maps.Keys(l.env0)) {
-		if !strings.HasPrefix(name, "DS_") || l.used[name] || slices.Contains(reservedEnv, name) || slices.Contains(names, name) ||
+	for _, name := range set {
+		if l.used[name] || slices.Contains(reservedEnv, name) || slices.Contains(names, name) ||
 			strings.HasPrefix(name, settingsEnv) || strings.HasPrefix(name, "DS_TEST_") || strings.HasPrefix(name, "DS_TORTURE") {
 			continue
 		}

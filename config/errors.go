@@ -59,28 +59,31 @@ func (e Errors) Shown() (shown []Problem, more int) {
 	return e, 0
 }
 
-// excerpt is the line before, the line itself with a mark and a caret below width characters at col.
+// excerpt is the line before, the line itself with a mark and a caret below width characters at col. Values of
+// lines that may be about a secret are not shown.
 func excerpt(data []byte, line, col, width int) (out []string) {
 	lines := strings.Split(string(data), "\n")
 	if line < 1 || line > len(lines) {
 		return nil
 	}
 	if line > 1 {
-		out = append(out, fmt.Sprintf("%5d | %s", line-1, show(lines[line-2])))
+		out = append(out, fmt.Sprintf("%5d | %s", line-1, show(masked(lines, line-2))))
 	}
-	text := show(lines[line-1])
+	text := show(masked(lines, line-1))
 	out = append(out, fmt.Sprintf(">%4d | %s", line, text))
 	var pad strings.Builder
+	length := 0
 	for i, r := range []rune(text) {
+		length++
 		if i >= col-1 {
-			break
+			continue
 		}
 		if r != '\t' {
 			r = ' '
 		}
 		pad.WriteRune(r)
 	}
-	return append(out, "      | "+pad.String()+strings.Repeat("^", max(width, 1)))
+	return append(out, "      | "+pad.String()+strings.Repeat("^", max(min(width, length-col+1), 1)))
 }
 
 // show makes a line of a file safe for a terminal and not too long.

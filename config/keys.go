@@ -40,7 +40,16 @@ type Key struct {
 
 // Env is the variable that sets the key: DS_ and the name, upper case, with _ for . and -.
 func (k *Key) Env() string {
-	return "DS_" + strings.ToUpper(strings.NewReplacer(".", "_", "-", "_").Replace(k.Name))
+	b := []byte("DS_" + k.Name)
+	for i, c := range b {
+		switch {
+		case c == '.' || c == '-':
+			b[i] = '_'
+		case 'a' <= c && c <= 'z':
+			b[i] = c - 'a' + 'A'
+		}
+	}
+	return string(b)
 }
 
 // settingsPrefix is where the settings of plugins live.
@@ -65,9 +74,9 @@ func findKey(name string) *Key {
 // secretName reports whether the last segment of a settings key says that its value is a secret
 // (capabilities.md section 5).
 func secretName(name string) bool {
-	last := strings.ToLower(name[strings.LastIndexByte(name, '.')+1:])
-	for _, s := range []string{"password", "token", "secret", "secret_key", "access_key", "private_key"} {
-		if last == s || strings.HasSuffix(last, s) {
+	last := strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(name[strings.LastIndexByte(name, '.')+1:]))
+	for _, s := range []string{"password", "token", "secret", "secretkey", "accesskey", "privatekey"} { // also secret-key, secretKey
+		if strings.HasSuffix(last, s) {
 			return true
 		}
 	}

@@ -59,15 +59,19 @@ func (l *loader) defaults() map[string]Value {
 	dirs := strings.NewReplacer("<config>", p.Config, "<data>", p.Data, "<cache>", p.Cache, "<state>", p.State)
 	values := make(map[string]Value, len(keys))
 	for i := range keys {
-		k := &keys[i]
-		text := dirs.Replace(k.Default)
+		k, text := &keys[i], keys[i].Default
+		if strings.Contains(text, "<") {
+			text = dirs.Replace(text)
+		}
 		if k.Name == "auth.docker_config" && l.env0["DOCKER_CONFIG"] != "" {
 			text = filepath.Join(l.env0["DOCKER_CONFIG"], "config.json")
 		}
 		v := Value{Key: k.Name, Raw: text, Secret: k.Secret}
 		var err error
-		if text == "" && (k.Type == TypeObjects || k.Type == TypeList) {
-			v.Effective = map[Type]any{TypeObjects: []map[string]any{}, TypeList: []string{}}[k.Type]
+		if text == "" && k.Type == TypeObjects {
+			v.Effective = []map[string]any{}
+		} else if text == "" && k.Type == TypeList {
+			v.Effective = []string{}
 		} else if v.Effective, err = k.parse(text, p.Home, p.Home); err != nil {
 			l.problem(Problem{Reason: hostabi.ReasonConfigValue, Msg: fmt.Sprintf("default of %s %v", k.Name, err)})
 		}
@@ -168,7 +172,7 @@ func (l *loader) set(values map[string]Value, name string, raw any, o Origin, ba
 		l.warn("logging.output: stderr", "logging.output: stdout is treated as stderr, stdout is data")
 		v = "stderr"
 	}
-	values[name] = Value{Key: name, Raw: raw, Effective: v, Origin: o, Secret: k.Secret}
+	values[name] = Value{Key: name, Raw: raw, Effective: v, Origin: o, Secret: k.Secret || k.Type == TypeAny && holdsSecret(v)}
 }
 
 func allKeyNames() []string {

@@ -16,7 +16,7 @@ import (
 	_ "github.com/hashicorp/go-plugin/runner"
 	_ "github.com/itchyny/gojq"
 	_ "github.com/klauspost/compress/zstd"
-	_ "github.com/knadh/koanf/providers/confmap"
+	_ "github.com/knadh/koanf/maps"
 	_ "github.com/knadh/koanf/v2"
 	_ "github.com/opencontainers/go-digest"
 	_ "github.com/opencontainers/image-spec/specs-go"
