@@ -151,24 +151,36 @@ func masked(lines []string, i int) string {
 	return lines[i][:len(lines[i])-len(trimmed)] + redacted
 }
 
+// tells looks at line i, at the lines that it belongs to by its indentation, and, if it has no key of its own,
+// at those above it up to the next key: it may go on with a text that began there.
 func tells(lines []string, i int) bool {
-	in := indent(lines[i])
+	in, loose := indent(lines[i]), !strings.ContainsAny(lines[i], ":=")
 	for j := i; j >= 0; j-- {
-		own, table := j == i, strings.HasPrefix(lines[j], "[")
-		if !own && !table && (strings.TrimSpace(lines[j]) == "" || indent(lines[j]) >= in) {
+		table := strings.HasPrefix(lines[j], "[")
+		if j < i && !table && !loose && (strings.TrimSpace(lines[j]) == "" || indent(lines[j]) >= in) {
 			continue
 		}
 		low := strings.ToLower(lines[j])
 		if _, _, user := cutUser(low); user || slices.ContainsFunc(telling, func(w string) bool { return strings.Contains(low, w) }) {
 			return true
 		}
-		if !own && table {
+		if j < i && table {
 			return false
+		}
+		if strings.ContainsAny(lines[j], ":=") {
+			loose = false
 		}
 		in = min(in, indent(lines[j]))
 	}
 	return false
 }
 
-// indent is where the text of a line begins; a list item begins at its dash.
-func indent(s string) int { return len(s) - len(strings.TrimLeft(s, " \t")) }
+// indent is where the text of a line begins; an item of a list is deeper than a key at its place.
+func indent(s string) int {
+	text := strings.TrimLeft(s, " \t")
+	n := 2 * (len(s) - len(text))
+	if strings.HasPrefix(text, "-") {
+		n++
+	}
+	return n
+}
