@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"github.com/delivery-station/ds/cache"
@@ -108,7 +107,7 @@ func build(t *testing.T, name, goos string) string {
 		t.Skip("builds a guest program")
 	}
 	out := filepath.Join(t.TempDir(), "ds-kit")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(runtime.GOROOT(), "bin", "go"), "build", "-o", out, "./testdata/guests/go/"+name)
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", out, "./testdata/guests/go/"+name)
 	cmd.Dir = filepath.Join("..", "..")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if goos == "wasip1" {

@@ -200,7 +200,7 @@ func BenchmarkPublish(b *testing.B) {
 					b.Fatal(err)
 				}
 				go func() { // ends with the bus
-					for range c { //nolint:revive // reads and does nothing
+					for range c {
 					}
 				}()
 			}
