@@ -68,6 +68,9 @@ func (c *Config) Secrets() (out []string) {
 	return out
 }
 
+// Texts lists the strings in a value of a secret.
+func Texts(v any) []string { return appendSecrets(nil, v, true) }
+
 // appendSecrets adds the strings of v that are secrets: all of them if v is one.
 func appendSecrets(out []string, v any, secret bool) []string {
 	switch v := v.(type) {
@@ -75,7 +78,7 @@ func appendSecrets(out []string, v any, secret bool) []string {
 		if secret {
 			return append(out, v)
 		}
-		return append(out, urlPasswords(v)...)
+		return append(out, URLPasswords(v)...)
 	case []any:
 		for _, x := range v {
 			out = appendSecrets(out, x, secret)
@@ -92,8 +95,8 @@ func appendSecrets(out []string, v any, secret bool) []string {
 	return out
 }
 
-// urlPasswords is the password in a URL, as it is written and decoded.
-func urlPasswords(s string) []string {
+// URLPasswords is the password in a URL, as it is written and decoded; none if there is no user in it.
+func URLPasswords(s string) []string {
 	user, _, ok := cutUser(s)
 	if !ok {
 		return nil

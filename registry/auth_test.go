@@ -6,11 +6,15 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -292,4 +296,48 @@ func TestCredentialHidesItself(t *testing.T) {
 	if s := fmt.Sprintf("%v %+v %#v %s", c, c, c, c); strings.Contains(s, canary) {
 		t.Errorf("printed %s", s)
 	}
+}
+
+// TestServerRepeatsTheCredential: what a registry says of a login that it was sent reaches no error.
+func TestServerRepeatsTheCredential(t *testing.T) {
+	for _, token := range []bool{false, true} {
+		var seen []string
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if q.URL.Path == "/token" {
+				_, _ = io.WriteString(w, `{"token":"bearer-`+canary+`-bearer"}`)
+				return
+			}
+			sent := q.Header.Get("Authorization")
+			if sent == "" {
+				challenge := `Basic realm="x"`
+				if token {
+					challenge = `Bearer realm="http://` + q.Host + `/token",service="x"`
+				}
+				w.Header().Set("WWW-Authenticate", challenge)
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			_, password, _ := q.BasicAuth()
+			seen = append(seen, strings.Fields(sent)[1])
+			w.WriteHeader(http.StatusForbidden)
+			_ = json.NewEncoder(w).Encode(map[string]any{"errors": []map[string]string{{"code": "DENIED", "message": "not for " + sent + " and " + password}}})
+		}))
+		host := strings.TrimPrefix(srv.URL, "http://")
+		c, _ := newClient(t, registry.Options{Credentials: []registry.Credential{{Registry: host, Username: "u", Password: canary}}})
+		_, err := c.Pull(t.Context(), host+"/team/app:1", hostabi.PullOptions{}, nil, nil)
+		for _, err := range []error{err, func() error { _, err := firstTag(c.Tags(t.Context(), host+"/team/app")); return err }()} {
+			text := fmt.Sprintf("%v %+v", err, hostabi.AsError(err))
+			if hostabi.ReasonOf(err) != hostabi.ReasonForbidden || strings.Contains(text, canary) || len(seen) == 0 || strings.Contains(text, seen[0]) {
+				t.Errorf("token %v: %s", token, text)
+			}
+		}
+		srv.Close()
+	}
+}
+
+func firstTag(tags iter.Seq2[string, error]) (string, error) {
+	for tag, err := range tags {
+		return tag, err
+	}
+	return "", nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/atomicfile"
 	"github.com/delivery-station/ds/internal/egress"
+	"github.com/delivery-station/ds/internal/scrub"
 )
 
 // Client moves content between registries, layouts and sinks. It is made once per process and safe for
@@ -58,6 +59,9 @@ type Options struct {
 	Offline bool
 	// Refs remembers what tags pointed to, for offline use; nil remembers nothing.
 	Refs Refs
+	// Secrets learns every credential and token before it is sent, and keeps them out of the text of servers.
+	// nil = one of the client's own.
+	Secrets *scrub.Scrubber
 	// Home replaces ~ in layout paths, Dir is where relative ones begin; empty = the working directory.
 	Home, Dir string
 	UserAgent string
@@ -127,6 +131,9 @@ func New(o Options) (*Client, error) {
 			e.Op = "registry.default"
 			return nil, e
 		}
+	}
+	if o.Secrets == nil {
+		o.Secrets = new(scrub.Scrubber)
 	}
 	setDefault(&o.Concurrency, defaultConcurrency)
 	setDefault(&o.Timeouts.Dial, 10*time.Second)

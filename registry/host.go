@@ -158,7 +158,9 @@ func (h *host) login(repository string) *login {
 			if hostport != h.name {
 				return auth.EmptyCredential, nil
 			}
-			return l.credential(ctx, h.c.creds, key)
+			cred, err := l.credential(ctx, h.c.creds, key)
+			h.c.learn(cred)
+			return cred, err
 		},
 	}
 	if h.c.o.UserAgent != "" {
@@ -206,7 +208,12 @@ func (g *guard) RoundTrip(q *http.Request) (*http.Response, error) {
 	if q.Response == nil && strings.HasPrefix(q.URL.Path, "/v2/") && !strings.EqualFold(q.URL.Host, g.h.name) {
 		return refuse(hostabi.Errorf(hostabi.ReasonAddressDenied, "%s names the foreign host %s", g.h.known, clip(q.URL.Host, 100)))
 	}
-	return g.next.RoundTrip(q.WithContext(egress.WithRule(q.Context(), g.h.rule(q))))
+	g.h.c.keepSecret(q.Header)
+	resp, err := g.next.RoundTrip(q.WithContext(egress.WithRule(q.Context(), g.h.rule(q))))
+	if err != nil {
+		return nil, err
+	}
+	return g.h.c.scrubError(resp)
 }
 
 // rule is what a request may reach: hosts that the user named may be private, others are a server's word.

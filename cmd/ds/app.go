@@ -15,6 +15,7 @@ import (
 
 	"github.com/delivery-station/ds/config"
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/scrub"
 	"github.com/delivery-station/ds/internal/term"
 	"github.com/delivery-station/ds/plugin"
 )
@@ -30,18 +31,21 @@ type app struct {
 	cfgErr  error
 	term    *term.Terminal
 	log     *slog.Logger
+	secrets scrub.Scrubber
+	clean   []*scrub.Writer // where messages and log records go, without secrets; the first is stderr
 	parts   *parts
 	running string // plugin of this call
 	traceID string
 	wd      string
 
 	signals   chan os.Signal // to the backend while forward is set
+	catching  chan struct{}  // closed when signals are caught; nothing is done before that could be left half done
 	forward   atomic.Bool
 	signalled atomic.Int32 // last signal that asked ds to end
 }
 
 func newApp(std stdio, env []string) *app {
-	return &app{std: std, environ: env, g: newGlobals(), signals: make(chan os.Signal, 8), log: slog.New(slog.DiscardHandler)}
+	return &app{std: std, environ: env, g: newGlobals(), signals: make(chan os.Signal, 8), catching: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
 }
 
 // env looks a variable up.
@@ -56,10 +60,17 @@ func (a *app) env(name string) string {
 
 // stderr is where messages go: above the progress display once there is one.
 func (a *app) stderr() io.Writer {
-	if a.term != nil {
-		return a.term.Stderr()
+	if len(a.clean) > 0 {
+		return a.clean[0]
 	}
 	return a.std.err
+}
+
+// scrubbed is w without the secrets that this process knows.
+func (a *app) scrubbed(w io.Writer) io.Writer {
+	s := a.secrets.Writer(w)
+	a.clean = append(a.clean, s)
+	return s
 }
 
 // errorFormat is known even when the configuration is not: from flags, then the variable.
@@ -84,6 +95,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 	if err := a.configure(); err != nil {
 		return err
 	}
+	<-a.catching
 	ctx, cancel, err := a.deadline(ctx, words)
 	if err != nil {
 		return err
@@ -132,7 +144,8 @@ func (a *app) configure() error {
 		Format: a.cfg.String("ui.format"), JQ: a.g.jq, Progress: a.cfg.String("ui.progress"),
 		NoInput: a.cfg.String("ui.input") == "never", Yes: a.g.yes, Quiet: a.g.quiet,
 	})
-	if a.log, err = newLog(a.cfg, a.term.Stderr()); err != nil {
+	a.secrets.Add(a.cfg.Secrets()...)
+	if a.log, err = a.newLog(a.scrubbed(a.term.Stderr())); err != nil {
 		return err
 	}
 	for _, w := range a.cfg.Warnings() {
@@ -183,14 +196,14 @@ func (a *app) rows(r hostabi.Rows, err error) error {
 	return a.term.Rows(a.std.out, "", r)
 }
 
-func newLog(c *config.Config, stderr io.Writer) (*slog.Logger, error) {
-	w := stderr
+func (a *app) newLog(stderr io.Writer) (*slog.Logger, error) {
+	c, w := a.cfg, stderr
 	if name := c.String("logging.output"); name != "" && name != "stderr" {
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, hostabi.Errorf(hostabi.ReasonConfigValue, "logging.output: %w", err)
 		}
-		w = f // open until the process ends, like stderr
+		w = a.scrubbed(f) // open until the process ends, like stderr
 	}
 	levels := map[string]slog.Level{"trace": slog.LevelDebug - 4, "debug": slog.LevelDebug, "info": slog.LevelInfo, "error": slog.LevelError}
 	level, ok := levels[c.String("logging.level")]

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -25,18 +26,23 @@ type shownValue struct {
 	Value  any    `json:"value"`
 	Origin string `json:"origin"`
 	Raw    any    `json:"raw,omitempty"` // what the file says, where ${VAR} made it something else
+	secret bool
 }
 
-func (a *app) shown(v config.Value, secrets bool) shownValue {
+func (a *app) shown(ctx context.Context, v config.Value, secrets bool) shownValue {
+	v.Secret = v.Secret || a.parts.schemas().secret(ctx, v.Key, v.Effective)
 	s := shownValue{Key: v.Key, Value: v.Effective, Origin: v.Origin.String()}
-	if v.Secret && !secrets {
+	if s.secret = v.Secret; v.Secret && !secrets {
 		if v.Origin.Layer != config.Default {
 			s.Value = config.Secret("set").String()
 		}
 		return s
 	}
 	if raw, ok := v.Raw.(string); ok && strings.Contains(raw, "${") {
-		s.Raw = raw
+		s.Raw = config.WithoutUser(raw)
+	}
+	if text, ok := v.Effective.(string); ok && !secrets { // of a proxy
+		s.Value = config.WithoutUser(text)
 	}
 	if d, ok := v.Effective.(fmt.Stringer); ok { // durations
 		s.Value = d.String()
@@ -48,7 +54,7 @@ func (a *app) configShow() *cobra.Command {
 	var defaults, secrets bool
 	c := &cobra.Command{
 		Use: "show [KEY]", Short: "Values in effect and where they come from", Args: wants(0, 1, "at most one key"), ValidArgsFunction: configKeys,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.cfgErr != nil {
 				return a.cfgErr
 			}
@@ -63,7 +69,7 @@ func (a *app) configShow() *cobra.Command {
 			for _, v := range a.cfg.All() {
 				under := prefix == "" || v.Key == prefix || strings.HasPrefix(v.Key, prefix+".")
 				if under && (defaults || prefix != "" || v.Origin.Layer != config.Default) {
-					all = append(all, a.shown(v, secrets))
+					all = append(all, a.shown(cmd.Context(), v, secrets))
 				}
 			}
 			if prefix != "" && len(all) == 0 {
@@ -91,7 +97,7 @@ func unknownKey(key string) error {
 func (a *app) configGet() *cobra.Command {
 	return &cobra.Command{
 		Use: "get KEY", Short: "One value, as text", Args: wants(1, 1, "one key"), ValidArgsFunction: configKeys,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.cfgErr != nil {
 				return a.cfgErr
 			}
@@ -99,7 +105,7 @@ func (a *app) configGet() *cobra.Command {
 			if !ok {
 				return unknownKey(args[0])
 			}
-			s := a.shown(v, false)
+			s := a.shown(cmd.Context(), v, false)
 			if a.g.jq != "" || a.cfg.String("ui.format") != "table" {
 				return a.rows(term.ObjectOf([]string{"key", "value", "origin"}, s))
 			}
@@ -120,7 +126,7 @@ func textOf(v any) string {
 func (a *app) configExplain() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain KEY", Short: "What a key means and every layer that sets it", Args: wants(1, 1, "one key"), ValidArgsFunction: configKeys,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			var key *config.Key
 			for _, k := range config.Keys() {
 				if k.Name == args[0] {
@@ -139,9 +145,9 @@ func (a *app) configExplain() *cobra.Command {
 				if i == 0 {
 					mark = "   ← in effect"
 				}
-				s := a.shown(v, false)
-				if written, ok := v.Raw.(string); ok && !v.Secret {
-					s.Value = written // 3GiB, not the bytes
+				s := a.shown(cmd.Context(), v, false)
+				if written, ok := v.Raw.(string); ok && !s.secret {
+					s.Value = config.WithoutUser(written) // 3GiB, not the bytes
 				}
 				fmt.Fprintf(a.std.out, "  %-20s %s%s\n", textOf(s.Value), s.Origin, mark)
 			}

@@ -51,6 +51,9 @@ func (a *app) finish(err error) int {
 	if err != nil {
 		a.report(err, code)
 	}
+	for _, w := range a.clean {
+		_ = w.Close() // nowhere left to say it
+	}
 	if a.term != nil {
 		a.term.Close()
 	}

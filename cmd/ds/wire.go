@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -63,6 +64,7 @@ type parts struct {
 	state     func() *state.Store
 	wasm      func() *wasm.Backend
 	native    func() *native.Backend
+	schemas   func() *schemas
 
 	mu      sync.Mutex
 	closers []func() error
@@ -80,6 +82,7 @@ func newParts(a *app) *parts {
 	p.state = sync.OnceValue(p.newState)
 	p.wasm = sync.OnceValue(p.newWASM)
 	p.native = sync.OnceValue(p.newNative)
+	p.schemas = sync.OnceValue(p.newSchemas)
 	return p
 }
 
@@ -127,11 +130,11 @@ func (p *parts) newRegistry() (*registry.Client, error) {
 			Dial: c.Duration("registry.timeouts.dial"), TLS: c.Duration("registry.timeouts.tls"),
 			Header: c.Duration("registry.timeouts.header"), Idle: c.Duration("registry.timeouts.idle"),
 		},
-		Retry:           registry.Retry{Attempts: int(c.Int("registry.retry.attempts")), MaxWait: c.Duration("registry.retry.max_wait")},
+		Retry:           registry.Retry{Attempts: cmp.Or(int(c.Int("registry.retry.attempts")), -1), MaxWait: c.Duration("registry.retry.max_wait")},
 		CredentialFiles: p.credentialFiles(),
 		Proxy:           registry.Proxy{HTTP: p.proxy("http"), HTTPS: p.proxy("https"), No: p.noProxy()},
 		Offline:         c.Bool("registry.offline"), Home: p.a.paths.Home, Dir: p.a.wd, UserAgent: "ds/" + version,
-		Refs: refs{p.cache},
+		Refs: refs{p.cache}, Secrets: &p.a.secrets,
 	}
 	var hosts []struct {
 		Host        string
@@ -182,10 +185,12 @@ func (p *parts) proxy(scheme string) string {
 	if v := p.a.cfg.String("proxy." + scheme + "_proxy"); v != "" {
 		return v
 	}
-	if v := p.a.env(strings.ToLower(scheme) + "_proxy"); v != "" {
-		return v
+	v := p.a.env(strings.ToLower(scheme) + "_proxy")
+	if v == "" {
+		v = p.a.env(strings.ToUpper(scheme) + "_PROXY")
 	}
-	return p.a.env(strings.ToUpper(scheme) + "_PROXY")
+	p.a.secrets.Add(config.URLPasswords(v)...)
+	return v
 }
 
 func (p *parts) noProxy() string {
@@ -310,7 +315,7 @@ func (p *parts) newRegistrar() *host.Registrar {
 		Notice: func(text string) { fmt.Fprintln(a.stderr(), text) },
 	})
 	hostv1.RegisterMetaServer(r, host.NewMeta())
-	hostv1.RegisterConfigServer(r, host.NewConfig(a.cfg.HostView()))
+	hostv1.RegisterConfigServer(r, host.NewConfig(&settings{p.schemas(), a.cfg.HostView(), a}))
 	hostv1.RegisterCacheServer(r, host.NewCache())
 	hostv1.RegisterRegistryServer(r, host.NewRegistry(func() (host.Pusher, error) { return p.registry() }))
 	hostv1.RegisterEventsServer(r, host.NewEvents())
