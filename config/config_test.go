@@ -421,6 +421,27 @@ func TestLayersAreNotMixed(t *testing.T) {
 	}
 }
 
+// TestFilesAreReadOnce counts what Load opens.
+func TestFilesAreReadOnce(t *testing.T) {
+	files := map[string]string{"/h/c/config.yaml": "ui: {format: json}\n", "/h/other.yaml": "ui: {format: yaml}\n"}
+	for _, c := range []struct {
+		explicit []string
+		want     string
+	}{{nil, "/h/c/config.yaml /h/c/config.toml"}, {[]string{"/h/other.yaml"}, "/h/other.yaml"}} {
+		var opened []string
+		_, err := Load(Input{Files: c.explicit, Paths: Paths{Home: "/h", Config: "/h/c"}, Read: func(name string) ([]byte, error) {
+			opened = append(opened, filepath.ToSlash(name))
+			if text, ok := files[filepath.ToSlash(name)]; ok {
+				return []byte(text), nil
+			}
+			return nil, fs.ErrNotExist
+		}})
+		if got := strings.Join(opened, " "); err != nil || got != c.want {
+			t.Errorf("opened %s, want %s (%v)", got, c.want, err)
+		}
+	}
+}
+
 // TestLoadIsCheap counts what every start of ds pays without a file and variables.
 func TestLoadIsCheap(t *testing.T) {
 	in := Input{Env: []string{"HOME=/h", "PATH=/bin"}, Paths: Paths{Home: "/h", Config: "/h/c"}, Read: func(string) ([]byte, error) { return nil, fs.ErrNotExist }}

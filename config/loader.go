@@ -96,36 +96,49 @@ func (l *loader) flags() map[string]Value {
 // files is the layer of configuration files, merged left to right.
 func (l *loader) files() map[string]Value {
 	values := make(map[string]Value)
-	names := l.in.Files
-	explicit := len(names) > 0
-	if !explicit {
-		names = l.userFiles()
+	var all []source
+	for _, name := range l.in.Files {
+		all = append(all, l.open(name))
 	}
-	for _, name := range names {
-		data, err := l.in.Read(name)
-		if err != nil {
-			l.problem(Problem{Reason: hostabi.ReasonConfigFile, File: l.in.Paths.Shorten(name), Msg: reasonText(err), Hint: "ds config path"})
+	if len(l.in.Files) == 0 {
+		all = l.userFiles()
+	}
+	for _, s := range all {
+		if s.err != nil {
+			l.problem(Problem{Reason: hostabi.ReasonConfigFile, File: l.in.Paths.Shorten(s.name), Msg: reasonText(s.err), Hint: "ds config path"})
 			continue
 		}
-		l.read = append(l.read, name)
-		f := &file{l: l, name: name, shown: l.in.Paths.Shorten(name), data: data, values: values}
+		l.read = append(l.read, s.name)
+		f := &file{l: l, name: s.name, shown: l.in.Paths.Shorten(s.name), data: s.data, values: values}
 		f.load()
 	}
 	return values
 }
 
+// source is a configuration file as it was read, once.
+type source struct {
+	name string
+	data []byte
+	err  error
+}
+
+func (l *loader) open(name string) source {
+	data, err := l.in.Read(name)
+	return source{name, data, err}
+}
+
 // userFiles is the user's one configuration file, if there is one; both formats side by side are an error.
-func (l *loader) userFiles() (found []string) {
+func (l *loader) userFiles() (found []source) {
 	for _, base := range []string{"config.yaml", "config.toml"} {
-		name := filepath.Join(l.in.Paths.Config, base)
-		if _, err := l.in.Read(name); err == nil || !errors.Is(err, fs.ErrNotExist) {
-			found = append(found, name)
+		if t := l.open(filepath.Join(l.in.Paths.Config, base)); t.err == nil || !errors.Is(t.err, fs.ErrNotExist) {
+			found = append(found, t)
 		}
 	}
 	if len(found) > 1 {
+		first, second := found[0].name, found[1].name
 		l.problem(Problem{
-			Reason: hostabi.ReasonConfigFile, File: l.in.Paths.Shorten(found[0]),
-			Msg: "exists beside " + l.in.Paths.Shorten(found[1]) + "; which one counts is not defined", Hint: "mv " + found[1] + " " + found[1] + ".old",
+			Reason: hostabi.ReasonConfigFile, File: l.in.Paths.Shorten(first),
+			Msg: "exists beside " + l.in.Paths.Shorten(second) + "; which one counts is not defined", Hint: "mv " + second + " " + second + ".old",
 		})
 	}
 	return found
