@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -21,7 +22,41 @@ func TestMain(m *testing.M) {
 	programs["ds"] = func() {
 		os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}, os.Environ()))
 	}
-	testscript.Main(m, programs)
+	testscript.Main(suite{m}, programs)
+}
+
+// suite removes what the tests have built.
+type suite struct{ *testing.M }
+
+func (s suite) Run() int {
+	code := s.M.Run()
+	if built.dir != "" {
+		if err := os.RemoveAll(built.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	return code
+}
+
+// built are the guests of all tests of this process, made when the first asks for them.
+var built struct {
+	once sync.Once
+	dir  string
+	dstest.Guests
+	err error
+}
+
+func guests(t testing.TB) dstest.Guests {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "ds-guests-"); built.err == nil {
+			built.Guests, built.err = dstest.BuildGuests(built.dir)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.Guests
 }
 
 // variant is one way to run a script: $KIND, the backend that runs plugins, and the plugins to install.
@@ -31,7 +66,7 @@ type variant struct{ kind, backend, guests string }
 // for each kind of plugin and gives the same output each time: native, wasm, and goplugin for native programs
 // that are go-plugin servers.
 func TestScript(t *testing.T) {
-	guests := dstest.BuildGuests(t)
+	guests := guests(t)
 	compiled := compile(t, guests.Both)
 	once, perKind := scripts(t)
 	homes := t.TempDir()
@@ -140,11 +175,14 @@ func (c *call) run(args ...string) int {
 	c.t.Helper()
 	c.stdout.Reset()
 	c.stderr.Reset()
-	var env []string
+	return run(c.t.Context(), args, stdio{strings.NewReader(c.stdin), &c.stdout, &c.stderr}, c.environ())
+}
+
+func (c *call) environ() (env []string) {
 	for k, v := range c.env {
 		env = append(env, k+"="+v)
 	}
-	return run(c.t.Context(), args, stdio{strings.NewReader(c.stdin), &c.stdout, &c.stderr}, env)
+	return env
 }
 
 // want is run, and a test that fails if the exit code is another one.

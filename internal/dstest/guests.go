@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"testing"
 )
 
 // Guests are the directories of plugins that tests install. Each holds porter, probe and demo (C, WASM only),
@@ -19,34 +18,32 @@ type Guests struct {
 	GoPlugin string // native programs are stock go-plugin servers
 }
 
-// BuildGuests builds the Go plugins that tests run: porter and everything below testdata/guests/go that has a
-// plugin.yaml. The directories end with the test.
-func BuildGuests(tb testing.TB) Guests {
-	tb.Helper()
-	root := moduleRoot(tb)
+// BuildGuests builds below dir the Go plugins that tests run: porter and everything below testdata/guests/go that
+// has a plugin.yaml.
+func BuildGuests(dir string) (Guests, error) {
+	g := Guests{Both: filepath.Join(dir, "both"), GoPlugin: filepath.Join(dir, "goplugin")}
+	root, err := moduleRoot()
+	if err != nil {
+		return g, err
+	}
 	srcs := []string{filepath.Join(root, "cmd", "ds-porter")}
 	manifests, err := filepath.Glob(filepath.Join(root, "testdata", "guests", "go", "*", "plugin.yaml"))
 	if err != nil {
-		tb.Fatal(err)
+		return g, err
 	}
 	for _, m := range manifests {
 		srcs = append(srcs, filepath.Dir(m))
 	}
-	g := Guests{Both: tb.TempDir(), GoPlugin: tb.TempDir()}
 	for _, src := range srcs {
 		if err := errors.Join(BuildPlugin(src, filepath.Join(g.Both, nameOf(src))), buildGoPlugin(src, filepath.Join(g.GoPlugin, nameOf(src)))); err != nil {
-			tb.Fatal(err)
+			return g, err
 		}
 	}
 	demo := os.DirFS(filepath.Join(root, "testdata", "guests", "c", "demo"))
-	err = errors.Join(
+	return g, errors.Join(
 		other(g.Both, g.Both, "native"), other(g.Both, g.Both, "wasm"), other(g.GoPlugin, g.GoPlugin, "native"), other(g.Both, g.GoPlugin, "wasm"),
 		os.CopyFS(filepath.Join(g.Both, "demo"), demo), os.CopyFS(filepath.Join(g.GoPlugin, "demo"), demo),
 	)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return g
 }
 
 // other copies the probe of from to to under the name other, with the one kind.
@@ -144,19 +141,19 @@ func copyManifest(src, dir string, change func(string) string) error {
 	return os.WriteFile(filepath.Join(dir, "plugin.yaml"), []byte(strings.Join(out, "\n")), 0o600)
 }
 
-func moduleRoot(tb testing.TB) string {
-	tb.Helper()
+// moduleRoot is the directory of go.mod at or above the working directory.
+func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
-		tb.Fatal(err)
+		return "", err
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
+			return dir, nil
 		}
 		up := filepath.Dir(dir)
 		if up == dir {
-			tb.Fatal("no go.mod above the test")
+			return "", errors.New("no go.mod above the working directory")
 		}
 		dir = up
 	}

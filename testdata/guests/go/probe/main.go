@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -109,14 +108,16 @@ func flood(a []string) int {
 	if err != nil {
 		return 2
 	}
-	w := bufio.NewWriterSize(os.Stdout, 64<<10)
-	for i := range n {
-		if w.WriteByte(byte(i%251)) != nil {
+	block := make([]byte, 251*256)
+	for i := range block {
+		block[i] = byte(i % 251)
+	}
+	for n > 0 {
+		b := block[:min(n, len(block))]
+		if _, err := os.Stdout.Write(b); err != nil {
 			return 1
 		}
-	}
-	if w.Flush() != nil {
-		return 1
+		n -= len(b)
 	}
 	return 0
 }
