@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -18,9 +19,14 @@ import (
 
 var (
 	errOpenFiles = fmt.Errorf("more than %d open files", hostabi.MaxOpenFiles)
+	errCreated   = fmt.Errorf("more than %d files created", maxCreated)
 	errQuota     = errors.New("over the quota")
 	errAcross    = errors.New("rename across mounts; grant one directory that holds both")
 )
+
+// maxCreated is how many files, directories and links one run may make (security.md section 9): empty ones cost
+// no bytes of a quota.
+const maxCreated = 100_000
 
 // offset is int64 by a name under which go vet does not take the engine's Seek for a misspelt io.Seeker.
 type offset = int64
@@ -30,6 +36,7 @@ type offset = int64
 type fileTable struct {
 	note func(line string)
 	open map[*opened]struct{}
+	made int // files, directories and links
 	told map[string]bool
 }
 
@@ -49,6 +56,16 @@ func (t *fileTable) add(f *mountFS, p string, use func(*opened) (shut func())) e
 	o := &opened{}
 	o.shut = use(o)
 	t.open[o] = struct{}{}
+	return 0
+}
+
+// create counts a file, directory or link that the guest is about to make.
+func (t *fileTable) create(f *mountFS, p string) experimentalsys.Errno {
+	if t.made >= maxCreated {
+		t.cause(f.guest+"/"+p, errCreated)
+		return experimentalsys.EIO
+	}
+	t.made++
 	return 0
 }
 
@@ -79,6 +96,8 @@ type file struct {
 	h    *os.File
 	flag experimentalsys.Oflag
 	slot *opened
+	high int64 // the file had this size, or the quota paid for it
+	far  bool  // the position may be behind the end
 }
 
 // shut registers the file in the table.
@@ -194,7 +213,11 @@ func (r *file) Seek(off offset, whence int) (offset, experimentalsys.Errno) {
 		return 0, experimentalsys.EINVAL
 	}
 	at, err := r.h.Seek(off, whence)
-	return at, r.fail(err)
+	if err != nil {
+		return 0, r.fail(err)
+	}
+	r.far = at > r.high
+	return at, 0
 }
 
 // Readdir implements sys.File.
@@ -207,9 +230,17 @@ func (r *file) Write(b []byte) (int, experimentalsys.Errno) {
 	if !r.canChange() {
 		return 0, experimentalsys.EBADF
 	}
-	if !r.take(int64(len(b))) {
-		return 0, experimentalsys.EIO
+	at := int64(-1)
+	if r.far && !r.IsAppend() {
+		var err error
+		if at, err = r.h.Seek(0, io.SeekCurrent); err != nil {
+			return 0, r.fail(err)
+		}
 	}
+	if e := r.take(at, len(b)); e != 0 {
+		return 0, e
+	}
+	r.far = false
 	n, err := r.h.Write(b)
 	return n, r.fail(err)
 }
@@ -222,8 +253,8 @@ func (r *file) Pwrite(b []byte, off int64) (int, experimentalsys.Errno) {
 	if off < 0 {
 		return 0, experimentalsys.EINVAL
 	}
-	if !r.take(int64(len(b))) {
-		return 0, experimentalsys.EIO
+	if e := r.take(off, len(b)); e != 0 {
+		return 0, e
 	}
 	n, err := pwrite(r.h, b, off)
 	return n, r.fail(err)
@@ -241,18 +272,50 @@ func (r *file) Truncate(size int64) experimentalsys.Errno {
 	if err != nil {
 		return r.fail(err)
 	}
-	if !r.take(size - fi.Size()) {
-		return experimentalsys.EIO
+	if e := r.pay(size - fi.Size()); e != 0 {
+		return e
 	}
+	r.high = max(r.high, size)
 	return r.fail(r.h.Truncate(size))
 }
 
-func (r *file) take(n int64) bool {
-	ok := r.t.m.quota.take(n)
-	if !ok {
-		r.fs.files.cause(r.fs.guest+"/"+r.t.path, errQuota)
+// take pays for n bytes at an offset, -1 when that is not behind the end. A hole that they leave behind the end
+// counts too: a guest must not make a file of a TiB with one byte.
+func (r *file) take(off int64, n int) experimentalsys.Errno {
+	cost := int64(n)
+	if off > r.high {
+		fi, err := r.h.Stat()
+		if err != nil {
+			return r.fail(err)
+		}
+		r.high = max(r.high, fi.Size())
+		if hole := off - r.high; hole > 0 {
+			cost = addSizes(cost, hole)
+		}
 	}
-	return ok
+	if e := r.pay(cost); e != 0 {
+		return e
+	}
+	if off >= 0 {
+		r.high = max(r.high, addSizes(off, int64(n)))
+	}
+	return 0
+}
+
+// addSizes adds two sizes; too much is the largest.
+func addSizes(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+func (r *file) pay(n int64) experimentalsys.Errno {
+	if !r.t.m.quota.take(n) {
+		r.fs.files.cause(r.fs.guest+"/"+r.t.path, errQuota)
+		return experimentalsys.EIO
+	}
+	return 0
 }
 
 // Sync implements sys.File.

@@ -43,7 +43,7 @@ func (f *mountFS) OpenFile(name string, flag experimentalsys.Oflag, _ fs.FileMod
 		if slash {
 			return nil, experimentalsys.EISDIR
 		}
-		return f.openFile(t, flag)
+		return f.openFile(t, flag, true)
 	}
 	if e != 0 {
 		return nil, e
@@ -66,7 +66,7 @@ func (f *mountFS) OpenFile(name string, flag experimentalsys.Oflag, _ fs.FileMod
 		if slash || flag&experimentalsys.O_DIRECTORY != 0 {
 			return nil, experimentalsys.ENOTDIR
 		}
-		return f.openFile(t, flag)
+		return f.openFile(t, flag, false)
 	}
 	return nil, experimentalsys.EACCES // devices, pipes, sockets
 }
@@ -86,7 +86,8 @@ func (f *mountFS) openDir(t target, flag experimentalsys.Oflag) (experimentalsys
 	return d, 0
 }
 
-func (f *mountFS) openFile(t target, flag experimentalsys.Oflag) (experimentalsys.File, experimentalsys.Errno) {
+// openFile opens a regular file; created says that there is none yet.
+func (f *mountFS) openFile(t target, flag experimentalsys.Oflag, created bool) (experimentalsys.File, experimentalsys.Errno) {
 	if !t.whole && flag&experimentalsys.O_CREAT != 0 {
 		return nil, experimentalsys.EACCES
 	}
@@ -95,6 +96,11 @@ func (f *mountFS) openFile(t target, flag experimentalsys.Oflag) (experimentalsy
 	}
 	if flag&changeMask != 0 && !t.m.write {
 		return nil, experimentalsys.EROFS
+	}
+	if created {
+		if e := f.files.create(f, t.path); e != 0 {
+			return nil, e
+		}
 	}
 	h, err := t.root.OpenFile(filepath.FromSlash(t.rel), osFlags(flag)|nonblock, newFileMode)
 	if err != nil {
@@ -185,6 +191,9 @@ func (f *mountFS) Mkdir(name string, _ fs.FileMode) experimentalsys.Errno {
 	}
 	t, _, e := f.change(name)
 	if e != 0 {
+		return e
+	}
+	if e := f.files.create(f, t.path); e != 0 {
 		return e
 	}
 	return f.fail(t.path, t.root.Mkdir(filepath.FromSlash(t.rel), newDirMode))
@@ -292,6 +301,9 @@ func (f *mountFS) Symlink(old, name string) experimentalsys.Errno {
 	old = strings.Clone(old) // wazero passes a view of guest memory
 	if old == "" || len(old) > maxPath || path.IsAbs(old) || !filepath.IsLocal(filepath.FromSlash(old)) || slices.Contains(strings.Split(old, "/"), "..") {
 		return experimentalsys.EACCES
+	}
+	if e := f.files.create(f, t.path); e != 0 {
+		return e
 	}
 	return f.fail(t.path, t.root.Symlink(filepath.FromSlash(old), filepath.FromSlash(t.rel)))
 }
