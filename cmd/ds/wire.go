@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -364,11 +365,23 @@ func (p *parts) newManager() (*manager.Manager, error) {
 		return nil, err
 	}
 	return manager.New(manager.Options{
-		Plugins: p.store(), Grants: grants, Host: p.registrar(), Events: p.bus(), Methods: p.methods,
+		Plugins: p.store(), Grants: grants, Host: p.registrar(), Claim: p.claim, Events: p.bus(), Methods: p.methods,
 		Backends: map[plugin.Kind]manager.Backend{plugin.Native: lazyBackend(func() manager.Backend { return p.native() }), plugin.WASM: lazyBackend(func() manager.Backend { return p.wasm() })},
 		Prefer:   p.prefer(), Timeout: a.cfg.Duration("plugins.timeout"), MaxDepth: int(a.cfg.Int("plugins.max_depth")),
 		Denied: a.denied, Log: a.log,
 	}), nil
+}
+
+// claim keeps a plugin from what another one left under its name.
+func (p *parts) claim(ctx context.Context, q *plugin.Installed) error {
+	return p.store().Claim(ctx, q, func(ctx context.Context) error {
+		c, err := p.cache()
+		if err != nil {
+			return err
+		}
+		p.a.log.Info("another plugin had this name; its state is put aside", "plugin", q.Name)
+		return errors.Join(p.state().Retire(ctx, q.Name), c.Retire(q.Name))
+	})
 }
 
 // methods lists what this host serves as manifests name it: without the leading slash.

@@ -26,7 +26,9 @@ type Options struct {
 	Host     Host
 	Backends map[plugin.Kind]Backend
 	Methods  func() []string // "ds.host.v1.Config/Get" of every method this host serves, for requires
-	Events   Events          // receives plugin.started, plugin.finished and plugin.failed
+	// Claim is called before a run that may use what is kept under the plugin's name, state and cache claims.
+	Claim  func(ctx context.Context, p *plugin.Installed) error
+	Events Events // receives plugin.started, plugin.finished and plugin.failed
 
 	Prefer   plugin.Kind   // plugins.backend; empty = the manifest's run.prefer
 	Timeout  time.Duration // plugins.timeout, 0 = none
@@ -188,6 +190,9 @@ func (r *run) start(ctx context.Context) error {
 	if backend == nil {
 		return r.fail(plugin.StagePrepare, hostabi.Errorf(hostabi.ReasonPlatformUnsupported, "this ds has no %s backend", r.kind))
 	}
+	if err := r.claim(ctx); err != nil {
+		return r.fail(plugin.StagePrepare, err)
+	}
 	program, err := r.m.o.Plugins.Open(ctx, r.p, r.kind)
 	if err != nil {
 		return r.fail(plugin.StagePrepare, err)
@@ -211,6 +216,16 @@ func (r *run) start(ctx context.Context) error {
 		err = cerr
 	}
 	return r.finish(ctx, err, r.m.o.Clock().Sub(begin))
+}
+
+// kept are the capabilities that concern what is kept under a plugin's name from run to run.
+var kept = []hostabi.Capability{hostabi.StateRead, hostabi.StateWrite, hostabi.CacheRead, hostabi.CacheWrite}
+
+func (r *run) claim(ctx context.Context) error {
+	if r.m.o.Claim == nil || !slices.ContainsFunc(kept, r.box.Has) {
+		return nil
+	}
+	return r.m.o.Claim(ctx, r.p)
 }
 
 // deadline is the earliest of the invocation's, the configuration's and the manifest's.

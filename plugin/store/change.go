@@ -102,6 +102,12 @@ func (s *Store) Record(r *Receipt) error {
 	if r.InstalledAt.IsZero() {
 		r.InstalledAt = s.o.Clock().UTC().Truncate(time.Second)
 	}
+	if len(r.Kinds) > 0 {
+		var err error
+		if r.Manifest, err = s.manifestDigest(r); err != nil {
+			return writeError(err)
+		}
+	}
 	b, err := r.encode()
 	if err != nil {
 		return err

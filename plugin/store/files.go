@@ -22,7 +22,10 @@ type FileEntry struct {
 	Mode   fs.FileMode    `json:"mode"`
 }
 
-const filesName = "files.json"
+const (
+	filesName    = "files.json"
+	manifestName = "plugin.json"
+)
 
 // seal makes dir read-only, lists its files in files.json and syncs everything; the result is the digest of
 // files.json. Programs (exec) get mode 0555.

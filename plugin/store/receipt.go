@@ -22,6 +22,7 @@ type Receipt struct {
 	Source        Source         `json:"source"`
 	Index         hostabi.Digest `json:"index"`
 	Kinds         []Kind         `json:"kinds"`
+	Manifest      hostabi.Digest `json:"manifest,omitempty"` // of plugin.json of the first kind
 	Trust         Trust          `json:"trust"`
 	RequestDigest hostabi.Digest `json:"request_digest"`
 	ABI           string         `json:"abi"`

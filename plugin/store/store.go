@@ -34,7 +34,7 @@ const (
 	sweepAge = 24 * time.Hour
 )
 
-var storeDirs = []string{"store", "active", "prev", "pending", "stamps", "locks"}
+var storeDirs = []string{"store", "active", "prev", "pending", "stamps", "locks", "owners"}
 
 // Options configure a Store.
 type Options struct {
@@ -221,7 +221,7 @@ func (s *Store) installed(r *Receipt) (*plugin.Installed, error) {
 	for i, k := range r.Kinds {
 		dir := filepath.Join(s.o.Dir, "store", k.Dir)
 		if i == 0 {
-			m, err := s.manifest(p, dir)
+			m, err := s.manifest(p, r, dir)
 			if err != nil {
 				return p, err
 			}
@@ -239,13 +239,36 @@ func (s *Store) installed(r *Receipt) (*plugin.Installed, error) {
 	return p, nil
 }
 
-func (s *Store) manifest(p *plugin.Installed, dir string) (*plugin.Manifest, error) {
-	b, err := atomicfile.ReadFile(s.o.FS, filepath.Join(dir, "plugin.json"), maxManifest+1)
+// manifest reads plugin.json of a version if it is the one that was installed: it says what the plugin asks for
+// and which arguments are paths and references.
+func (s *Store) manifest(p *plugin.Installed, r *Receipt, dir string) (*plugin.Manifest, error) {
+	b, err := atomicfile.ReadFile(s.o.FS, filepath.Join(dir, manifestName), maxManifest+1)
 	if err != nil {
 		return nil, changed(p, "its plugin.json is missing or unreadable")
 	}
-	m, _, err := plugin.ParseManifest("plugin.json", b)
+	want := r.Manifest
+	if want == "" { // a receipt of a ds that did not write it
+		want, _ = s.manifestDigest(r) // none: nothing is equal to it
+	}
+	if hostabi.DigestOf(b) != want {
+		return nil, changed(p, "its plugin.json was changed since install")
+	}
+	m, _, err := plugin.ParseManifest(manifestName, b)
 	return m, err
+}
+
+// manifestDigest is what files.json says of plugin.json in the version that r names.
+func (s *Store) manifestDigest(r *Receipt) (hostabi.Digest, error) {
+	list, err := readFiles(s.o.FS, filepath.Join(s.o.Dir, "store", r.Kinds[0].Dir), r.Kinds[0].Files)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range list {
+		if e.Path == manifestName {
+			return e.SHA256, nil
+		}
+	}
+	return "", fs.ErrNotExist
 }
 
 // development makes the word for a plugin that is run from its source directory: read again at every start.

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -117,6 +119,67 @@ func TestChangedProgramIsRefused(t *testing.T) {
 		if err := open(); hostabi.ReasonOf(err) != hostabi.ReasonPluginModified {
 			t.Errorf("full=%v: removed program: %v", full, err)
 		}
+	}
+}
+
+func TestChangedManifestIsRefused(t *testing.T) {
+	for _, old := range []bool{false, true} { // a receipt from before it named the manifest
+		s := newStore(t)
+		r := put(t, s, manifest("s3", "1.0.0"), "#!/bin/sh\n")
+		if old {
+			r.Manifest = ""
+			b, err := r.encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, s.receiptPath("active", "s3"), string(b), 0o600)
+		}
+		if _, err := s.Lookup(t.Context(), "s3"); err != nil {
+			t.Fatalf("unchanged: %v", err)
+		}
+		path := filepath.Join(s.Dir(), "store", r.Kinds[0].Dir, "plugin.json")
+		wider := manifest("s3", "1.0.0")
+		wider.Capabilities = []plugin.Request{{Cap: hostabi.FSWrite, Scope: []string{"home:**"}, Reason: "no reason"}}
+		text, err := wider.JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = os.Chmod(path, 0o600)
+		write(t, path, string(text), 0o600)
+		if _, err := s.Lookup(t.Context(), "s3"); hostabi.ReasonOf(err) != hostabi.ReasonPluginModified {
+			t.Errorf("wider request, old receipt %v: %v", old, err)
+		}
+		_ = os.Remove(path)
+		if _, err := s.Lookup(t.Context(), "s3"); hostabi.ReasonOf(err) != hostabi.ReasonPluginModified {
+			t.Errorf("no manifest, old receipt %v: %v", old, err)
+		}
+	}
+}
+
+func TestClaimOfAName(t *testing.T) {
+	s := newStore(t)
+	retired := 0
+	claim := func(source, signer string) error {
+		return s.Claim(t.Context(), &plugin.Installed{Name: "s3", Repository: source, Signer: signer}, func(context.Context) error { retired++; return nil })
+	}
+	for i, c := range []struct {
+		source, signer string
+		want           int
+	}{{"reg/a", "none", 0}, {"reg/a", "none", 0}, {"reg/b", "none", 1}, {"reg/b", "ed25519:1", 2}, {"file:/x/ds-s3", "none", 3}, {"file:/x/ds-s3", "none", 3}, {"reg/a", "none", 4}} {
+		if err := claim(c.source, c.signer); err != nil || retired != c.want {
+			t.Errorf("%d: retired %d times, want %d (%v)", i, retired, c.want, err)
+		}
+	}
+	write(t, filepath.Join(s.Dir(), "owners", "s3.json"), "{", 0o600) // nobody knows
+	if err := claim("reg/a", "none"); err != nil || retired != 5 {
+		t.Errorf("damaged record: retired %d times, %v", retired, err)
+	}
+	failed := errors.New("disk")
+	if err := s.Claim(t.Context(), &plugin.Installed{Name: "s3", Repository: "x"}, func(context.Context) error { return failed }); !errors.Is(err, failed) {
+		t.Errorf("retiring failed: %v", err)
+	}
+	if err := claim("reg/a", "none"); err != nil || retired != 5 {
+		t.Errorf("a failed claim was recorded: %d, %v", retired, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/hostabi/hostv1lite"
@@ -85,6 +86,9 @@ func remember(ctx context.Context, in *client.Invocation) error {
 	}
 	if len(in.Args) == 0 {
 		return nil
+	}
+	if _, err = in.Cache().Put(ctx, strings.NewReader(in.Args[0])); err != nil {
+		return err
 	}
 	_, err = client.SetJSON(ctx, in.Client, "text", in.Args[0])
 	return err
