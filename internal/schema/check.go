@@ -15,6 +15,7 @@ type evaluation struct {
 	found  []finding
 	track  bool
 	steps  int    // work left
+	open   int    // checks that have not returned
 	gaveUp string // why the result means nothing
 }
 
@@ -26,17 +27,11 @@ type finding struct {
 
 // place is a value inside the value that is validated, nil = the value itself.
 type place struct {
-	up    *place
-	name  string
-	depth int
+	up   *place
+	name string
 }
 
-func (p *place) at(name string) *place {
-	if p == nil {
-		return &place{name: name, depth: 1}
-	}
-	return &place{up: p, name: name, depth: p.depth + 1}
-}
+func (p *place) at(name string) *place { return &place{p, name} }
 
 func (p *place) pointer() string {
 	var parts []string
@@ -114,12 +109,14 @@ func (e *evaluation) fits(n *node, v any, p *place, s *seen) bool {
 
 // check reports how v at p breaks n and notes in s what n looked at.
 func (e *evaluation) check(n *node, v any, p *place, s *seen) {
-	if p != nil && p.depth > maxPlace && e.gaveUp == "" {
-		e.gaveUp = fmt.Sprintf("the value is nested deeper than %d levels", maxPlace)
+	if e.open >= maxNesting && e.gaveUp == "" {
+		e.gaveUp = "value and schema are nested too deeply"
 	}
 	if !e.spend(1) {
 		return
 	}
+	e.open++
+	defer func() { e.open-- }()
 	if n.never {
 		e.report(p, "is not allowed")
 		return

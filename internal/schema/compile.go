@@ -136,6 +136,10 @@ func (c *compiler) node(at string, v any) *node {
 		return n
 	}
 	n := &node{at: at}
+	if len(at) > maxPointer {
+		c.fail(at[:100]+"…", "names are too long: the way to a schema inside is at most %d bytes", maxPointer)
+		return n
+	}
 	c.nodes[at] = n
 	switch v := v.(type) {
 	case bool:

@@ -50,8 +50,23 @@ func TestWork(t *testing.T) {
 		}
 	}
 	deepValue := strings.Repeat("[", 1000) + strings.Repeat("]", 1000)
-	if got := compiled(t, `{"items": {"$ref": "#"}}`).Validate(value(t, deepValue)); len(got) != 1 || !strings.Contains(got[0].Msg, "nested deeper") {
+	if got := compiled(t, `{"items": {"$ref": "#"}}`).Validate(value(t, deepValue)); len(got) != 1 || !strings.Contains(got[0].Msg, "nested too deeply") {
 		t.Errorf("deep value: %v", got)
+	}
+}
+
+// TestChains: references may follow each other, but not through so many values that the stack grows without end.
+func TestChains(t *testing.T) {
+	var b strings.Builder
+	for i := range 800 {
+		fmt.Fprintf(&b, `"a%d": {"$ref": "#/$defs/a%d"},`, i, i+1)
+	}
+	s := compiled(t, `{"$ref": "#/$defs/a0", "$defs": {`+b.String()+`"a800": {"properties": {"x": {"$ref": "#/$defs/a0"}}, "maxProperties": 1}}}`)
+	if got := s.Validate(map[string]any{"a": 1, "b": 2}); len(got) != 1 || got[0].Msg != "want at most 1 property, got 2" {
+		t.Errorf("one value: %v", got)
+	}
+	if got := s.Validate(value(t, `{"x": {"x": {}}}`)); len(got) != 1 || !strings.Contains(got[0].Msg, "nested too deeply") {
+		t.Errorf("three values: %v", got)
 	}
 }
 

@@ -17,9 +17,10 @@ const MaxProblems = 100
 
 const (
 	maxDepth      = 64      // nesting of a schema text
+	maxPointer    = 1 << 10 // bytes of a JSON pointer into it; every schema inside has one
 	maxProperties = 4096    // leaves of a schema
 	maxSteps      = 1 << 21 // work of one Validate, about a second
-	maxPlace      = 256     // nesting of a value
+	maxNesting    = 1000    // schemas that are at work at once: in the value, and by reference for one place of it
 	maxLevel      = 16      // nesting of listed properties
 )
 
