@@ -19,7 +19,7 @@ const (
 	maxDepth      = 64      // nesting of a schema text
 	maxPointer    = 1 << 10 // bytes of a JSON pointer into it; every schema inside has one
 	maxProperties = 4096    // leaves of a schema
-	maxSteps      = 1 << 21 // work of one Validate, about a second
+	maxSteps      = 1 << 19 // work of one Validate, well below a second; 10 000 values need 50 000
 	maxNesting    = 1000    // schemas that are at work at once: in the value, and by reference for one place of it
 	maxLevel      = 16      // nesting of listed properties
 )
