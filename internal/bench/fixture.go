@@ -80,18 +80,25 @@ func newFixture(ctx context.Context, tmp string, o options) (*fixture, error) {
 	return f, nil
 }
 
-// configure writes the values that host calls read: 64 and 1024 bytes for every plugin.
+// configure writes the user's configuration, which is small as it mostly is, and one with the values that the rows
+// of host calls read.
 func (f *fixture) configure() error {
 	dir := filepath.Join(f.home, ".config", "ds")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	var b strings.Builder
-	b.WriteString("plugins:\n  settings:\n")
-	for _, name := range []string{"cguest", "guest", "wguest", "gpguest"} {
-		fmt.Fprintf(&b, "    %s:\n      v64: %s\n      v1024: %s\n", name, strings.Repeat("x", 64), strings.Repeat("x", 1024))
+	v64, v1024 := strings.Repeat("x", 64), strings.Repeat("x", 1024)
+	small, calls := "plugins:\n  settings:\n", "plugins:\n  settings:\n"
+	for _, name := range []string{"guest", "gpguest"} {
+		small += "    " + name + ":\n      v64: " + v64 + "\n"
 	}
-	return os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(b.String()), 0o600)
+	for _, name := range []string{"cguest", "guest", "wguest", "gpguest"} {
+		calls += "    " + name + ":\n      v64: " + v64 + "\n      v1024: " + v1024 + "\n"
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(small), 0o600),
+		os.WriteFile(filepath.Join(f.tmp, "calls.yaml"), []byte(calls), 0o600),
+	)
 }
 
 // install builds or copies a plugin and installs it with what it asks for.

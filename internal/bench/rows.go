@@ -124,7 +124,7 @@ func calls(id, plugin, carrier, size, total string, goal float64) Row {
 	want := Output{Text: "calls 20000 bytes " + total + " ns ", Prefix: true}
 	return Row{
 		ID: id, Group: "call", Workload: carrier + ", " + size + " B", Metric: Reported, Goal: goal,
-		Ours: ds(plugin+" calls", want, plugin, "calls", "v"+size, "20000"), Against: grpcUnary("20000", size, want.Text),
+		Ours: ds(plugin+" calls", want, "--config", "${tmp}/calls.yaml", plugin, "calls", "v"+size, "20000"), Against: grpcUnary("20000", size, want.Text),
 	}
 }
 
