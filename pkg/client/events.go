@@ -12,8 +12,12 @@ import (
 	"github.com/delivery-station/ds/hostabi/hostv1lite"
 )
 
-// pollSlice is how long one host call of Next may block a WASM guest, whose other goroutines wait meanwhile.
-const pollSlice = 50 * time.Millisecond
+const (
+	// pollSlice is how long one host call of Next may block a WASM guest, whose other goroutines wait meanwhile.
+	pollSlice = 50 * time.Millisecond
+	// pollTime is how long one may take where it blocks nobody; the host bounds it.
+	pollTime = 20 * time.Second
+)
 
 type publishOptions struct {
 	attributes map[string]string
@@ -59,39 +63,35 @@ func (c *Client) Publish(ctx context.Context, topic string, data any, opts ...Pu
 // Subscription receives events. Next is for one goroutine at a time; Close may be called from any.
 type Subscription struct {
 	c      *Client
+	ctx    context.Context // of the subscription
 	cancel context.CancelFunc
 	closed chan struct{}
 	once   sync.Once
 
-	// On carriers that do not block: the stream, and the message that is being waited for.
-	st      *stream
-	pending chan received
+	id     string  // of the poll at the host
+	events []Event // what a poll brought and Next has not taken
+	// pending is the poll in flight where one does not stop the program: it outlives a Next that gives up, so
+	// that no event goes with it.
+	pending chan polled
+}
 
-	// On the others: the poll, and what it brought.
-	poll   string
+type polled struct {
 	events []Event
+	err    error
 }
 
-type received struct {
-	event Event
-	err   error
-}
-
-// Subscribe starts receiving events of the topics, 1 to 32 patterns such as "artifact.*" or "porter.**".
-// The subscription ends with ctx.
+// Subscribe starts receiving events of the topics, 1 to 32 patterns such as "artifact.*" or "porter.**". When
+// it returns the host collects them: what is published from then on is not missed. The subscription ends with
+// ctx, or when nobody calls Next for five minutes.
 func (c *Client) Subscribe(ctx context.Context, topics ...string) (*Subscription, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &Subscription{c: c, cancel: cancel, closed: make(chan struct{})}
-	var err error
-	if hostBlocks {
-		err = s.fetch(ctx, &hostv1lite.PollRequest{Topics: topics})
-	} else {
-		s.st, err = c.request(ctx, hostv1lite.EventsSubscribe, &hostv1lite.SubscribeRequest{Topics: topics})
-	}
+	s := &Subscription{c: c, ctx: ctx, cancel: cancel, closed: make(chan struct{})}
+	r, err := s.poll(ctx, &hostv1lite.PollRequest{Topics: topics})
 	if err != nil {
 		cancel()
 		return nil, err
 	}
+	s.events = r
 	return s, nil
 }
 
@@ -102,54 +102,63 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 		return Event{}, io.EOF
 	default:
 	}
-	if hostBlocks {
-		return s.polled(ctx)
-	}
-	if s.pending == nil { // one message is taken ahead at most: the ring is at the host
-		pending := make(chan received, 1)
-		s.pending = pending
-		go func() {
-			var e hostv1lite.Event
-			err := s.st.recv(&e)
-			pending <- received{event(&e), err}
-		}()
-	}
-	select {
-	case r := <-s.pending:
-		s.pending = nil
-		return r.event, r.err
-	case <-s.closed:
-		return Event{}, io.EOF
-	case <-ctx.Done():
-		return Event{}, ended(ctx)
-	}
-}
-
-func (s *Subscription) polled(ctx context.Context) (Event, error) {
 	for len(s.events) == 0 {
 		if ctx.Err() != nil {
 			return Event{}, ended(ctx)
 		}
-		if err := s.fetch(ctx, &hostv1lite.PollRequest{Subscription: s.poll, Wait: pollSlice.Milliseconds()}); err != nil {
+		var err error
+		if hostBlocks {
+			s.events, err = s.poll(ctx, &hostv1lite.PollRequest{Subscription: s.id, Wait: pollSlice.Milliseconds()})
+			runtime.Gosched()
+		} else {
+			s.events, err = s.wait(ctx)
+		}
+		if err != nil {
 			return Event{}, err
 		}
-		runtime.Gosched()
 	}
 	e := s.events[0]
 	s.events = s.events[1:]
 	return e, nil
 }
 
-func (s *Subscription) fetch(ctx context.Context, req *hostv1lite.PollRequest) error {
+// wait waits for the poll in flight, or starts one.
+func (s *Subscription) wait(ctx context.Context) ([]Event, error) {
+	if s.pending == nil {
+		pending := make(chan polled, 1)
+		s.pending = pending
+		go func() {
+			ctx, cancel := context.WithTimeout(s.ctx, 2*pollTime) // its own: a shorter WithCallTimeout is for other calls
+			defer cancel()
+			events, err := s.poll(ctx, &hostv1lite.PollRequest{Subscription: s.id, Wait: pollTime.Milliseconds()})
+			pending <- polled{events, err}
+		}()
+	}
+	select {
+	case r := <-s.pending:
+		s.pending = nil
+		return r.events, r.err
+	case <-s.closed:
+		return nil, io.EOF
+	case <-ctx.Done():
+		return nil, ended(ctx)
+	}
+}
+
+// poll polls once; the first poll makes the subscription.
+func (s *Subscription) poll(ctx context.Context, req *hostv1lite.PollRequest) ([]Event, error) {
 	var r hostv1lite.PollReply
 	if err := s.c.invoke(ctx, hostv1lite.EventsPoll, req, &r); err != nil {
-		return err
+		return nil, err
 	}
-	s.poll = r.Subscription
+	if req.Subscription == "" {
+		s.id = r.Subscription
+	}
+	events := make([]Event, len(r.Events))
 	for i := range r.Events {
-		s.events = append(s.events, event(&r.Events[i]))
+		events[i] = event(&r.Events[i])
 	}
-	return nil
+	return events, nil
 }
 
 // Close ends the subscription.
@@ -157,9 +166,6 @@ func (s *Subscription) Close() error {
 	s.once.Do(func() {
 		close(s.closed)
 		s.cancel()
-		if s.st != nil {
-			s.st.close()
-		}
 	})
 	return nil
 }
