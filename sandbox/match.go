@@ -19,6 +19,8 @@ type bound struct {
 	base  int           // path scopes: elements of the directory it is relative to
 	typed *plugin.Typed // of scope args
 	kind  typedKind     // of a typed path
+
+	optional bool // requested by an entry that the plugin can do without
 }
 
 // typedKind says what a typed path is on disk.

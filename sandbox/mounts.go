@@ -27,6 +27,9 @@ type Mount struct {
 	Write  bool
 	Follow bool // symlinks inside Host are followed (scopes of the form prefix/**)
 	Create bool // the typed path does not exist yet and may be created, with everything below it
+	// Optional says that only entries that the plugin can do without ask for it: a backend that cannot open it
+	// leaves it out.
+	Optional bool
 }
 
 // hidden is a directory that no plugin gets, with everything below.
@@ -39,7 +42,7 @@ type hidden struct {
 func (b *Box) protect() {
 	dirs := slices.Clone(b.o.Protected)
 	if runtime.GOOS != "windows" {
-		dirs = append(dirs, "/proc", "/sys", "/dev")
+		dirs = append(dirs, kernelDirs()...)
 	}
 	for _, dir := range dirs {
 		if dir == "" {
@@ -56,6 +59,9 @@ func (b *Box) protect() {
 		}
 	}
 }
+
+// kernelDirs are the trees of a Unix system that are no files of anybody.
+func kernelDirs() []string { return []string{"/proc", "/sys", "/dev"} }
 
 // tilde writes a path below the home directory as users do.
 func (b *Box) tilde(dir string) string {
@@ -110,6 +116,7 @@ func (b *Box) mount() error {
 				return b.noAccess(c, x, name)
 			}
 			m.Deny = b.denyBelow(m.Host, r)
+			m.Optional = !slices.ContainsFunc(r.request, func(q bound) bool { return !q.optional && q.Covers(x.Scope) })
 			list = add(list, m)
 		}
 	}
@@ -293,6 +300,7 @@ func add(list []Mount, m Mount) []Mount {
 		if o.Host != m.Host || o.Guest != m.Guest || o.Write != m.Write || o.Name != m.Name || o.Create != m.Create {
 			continue
 		}
+		o.Optional = o.Optional && m.Optional
 		switch {
 		case m.Name != "" || len(o.Patterns) == 0:
 		case len(m.Patterns) == 0:

@@ -120,6 +120,9 @@ func (b *Box) request(bind *binder, r plugin.Request) error {
 		x = new(right)
 		b.rights[r.Cap] = x
 	}
+	for i := range bounds {
+		bounds[i].optional = r.Optional
+	}
 	x.request = append(x.request, bounds...)
 	x.quota = max(x.quota, r.Quota)
 	x.sockets = x.sockets || r.Sockets

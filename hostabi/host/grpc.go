@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/hostabi/hostv1"
 )
 
 // grpcMessage is what a gRPC carrier reads before it cuts: messages between MaxMessage and this get the error
@@ -47,6 +48,9 @@ func (s *Session) grpcUnary(ctx context.Context, codec grpcCodec, req any, info 
 	if err := codec.refused(req); err != nil {
 		s.observe(ctx, c.m.name, s.begin(), err)
 		return nil, grpcError(s.asError(c.m.name, err))
+	}
+	if r, ok := req.(*hostv1.OpenBlobRequest); ok {
+		r.WantFd = false // gRPC passes no descriptors; a confined plugin gets its copy
 	}
 	reply, err := s.r.intercept(c, req, info, next)
 	if err == nil {

@@ -304,8 +304,8 @@ func TestHostCalls(t *testing.T) {
 	if out != "hello\nhello\n" {
 		t.Errorf("got %q", out)
 	}
-	if want := filepath.Join(rundir, strings.Repeat("0a", 16)); session.dir != want || session.confined {
-		t.Errorf("the session was told %q, confined %t; want %q, false", session.dir, session.confined, want)
+	if want := filepath.Join(rundir, strings.Repeat("0a", 16)); session.dir != want || session.confined != native.Probe().Confines() {
+		t.Errorf("the session was told %q, confined %t; want %q, %t", session.dir, session.confined, want, native.Probe().Confines())
 	}
 	var errs syncBuffer
 	if _, code := (call{name: "preface", stderr: &errs}).output(t); code != 0 {

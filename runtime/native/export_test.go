@@ -8,6 +8,12 @@ import (
 // SetHandshake shortens the time a goplugin server has to answer.
 func (b *Backend) SetHandshake(d time.Duration) { b.handshake = d }
 
+// SetSupport makes the backend believe that this is what the kernel can enforce.
+func (b *Backend) SetSupport(s Support) { b.probe = func() Support { return s } }
+
+// Missing is why require refuses.
+func (e Enforcement) Missing() string { return e.missing }
+
 // The pieces that are tested on their own.
 var (
 	Sweep       = sweep

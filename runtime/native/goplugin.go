@@ -48,6 +48,7 @@ func (r *run) goplugin(ctx context.Context) error {
 		return err
 	}
 	defer dir.remove()
+	r.sockDir = dir.path
 	s := newServer(r)
 	if err := s.open(); err != nil {
 		return r.fail(hostabi.ReasonStartFailed, "%w", err)

@@ -35,6 +35,9 @@ func serveGoPlugin(name string) {
 			GRPCServer:       goplugin.DefaultGRPCServer,
 			Logger:           hclog.NewNullLogger(),
 		})
+	case "gp-probe": // words come with RunStart, which this one does not wait for
+		os.Stdout = os.Stderr
+		probe(strings.Fields(os.Getenv("LC_PROBE")))
 	case "gp-hello":
 		fmt.Println("hello world")
 		select {}

@@ -163,7 +163,7 @@ func TestGoPluginHandshake(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			run := call{mode: "goplugin", name: c.name, handshake: 2 * time.Second}
+			run := call{mode: "goplugin", name: c.name, handshake: 2 * time.Second, options: native.Options{Confine: "off"}}
 			wantError(t, run.refused(t), c.reason, c.text)
 		})
 	}

@@ -80,6 +80,14 @@ func guest(name string, args []string) int {
 			return 1
 		}
 	case "quiet":
+	case "cat-file":
+		b, err := os.ReadFile(args[0])
+		if err != nil {
+			return 1
+		}
+		fmt.Printf("%s", b)
+	case "probe":
+		return probe(args)
 	case "dir":
 		wd, _ := os.Getwd()
 		fmt.Print(wd)
@@ -245,6 +253,9 @@ func parent() int {
 	c := call{
 		mode: words[0], name: words[1], args: words[2:], stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		signals: signals, env: os.Environ(), rundir: os.Getenv("DS_TEST_RUNDIR"),
+	}
+	if words := os.Getenv("DS_TEST_CONFINE"); words != "" {
+		c.hold(words)
 	}
 	code, signal, err := c.do(context.Background())
 	if err != nil {

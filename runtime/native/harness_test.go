@@ -39,6 +39,54 @@ type call struct {
 	handshake      time.Duration
 	session        hostabi.Session
 	afterOpen      func() // called when the program file is open
+	support        *native.Support
+	box            func(*sandbox.BoxOptions)
+}
+
+// hold sets how c is confined. words are NAME=VALUE: confine (sandbox.native), abi (of the kernel), sockets (an
+// origin), read and write (directories), denied (a directory that is protected).
+func (c *call) hold(words string) {
+	for w := range strings.FieldsSeq(words) {
+		name, value, _ := strings.Cut(w, "=")
+		switch name {
+		case "confine":
+			c.options.Confine = value
+		case "abi":
+			n, _ := strconv.Atoi(value)
+			c.support = &native.Support{Landlock: n, Seccomp: true}
+		case "sockets":
+			c.ask(plugin.Request{Cap: hostabi.NetHTTP, Scope: []string{value}, Sockets: true})
+		case "read":
+			c.ask(plugin.Request{Cap: hostabi.FSRead, Scope: []string{"abs:" + value}})
+		case "write":
+			c.ask(plugin.Request{Cap: hostabi.FSWrite, Scope: []string{"abs:" + value}})
+		case "denied":
+			c.change(func(o *sandbox.BoxOptions) { o.Protected = append(o.Protected, value) })
+		}
+	}
+}
+
+// change adds f to what c does to its Box.
+func (c *call) change(f func(*sandbox.BoxOptions)) {
+	before := c.box
+	c.box = func(o *sandbox.BoxOptions) {
+		if before != nil {
+			before(o)
+		}
+		f(o)
+	}
+}
+
+// ask has the plugin request r and the user grant it.
+func (c *call) ask(r plugin.Request) {
+	c.change(func(o *sandbox.BoxOptions) {
+		o.Plugin.Manifest.Capabilities = append(o.Plugin.Manifest.Capabilities, r)
+		if o.Granted == nil {
+			o.Granted = make(map[hostabi.Capability]sandbox.Scopes)
+		}
+		g := o.Granted[r.Cap]
+		o.Granted[r.Cap] = sandbox.Scopes{Scope: append(g.Scope, r.Scope...), Sockets: g.Sockets || r.Sockets}
+	})
 }
 
 // do runs c. err is anything but an exit.
@@ -75,7 +123,11 @@ func (c call) run(ctx context.Context) error {
 	if c.inv != nil {
 		c.inv(inv)
 	}
-	box, err := sandbox.NewBox(sandbox.BoxOptions{Plugin: p, Invocation: inv})
+	o := sandbox.BoxOptions{Plugin: p, Invocation: inv}
+	if c.box != nil {
+		c.box(&o)
+	}
+	box, err := sandbox.NewBox(o)
 	if err != nil {
 		return err
 	}
@@ -87,6 +139,9 @@ func (c call) run(ctx context.Context) error {
 		session = &fakeSession{}
 	}
 	b := native.New(c.options)
+	if c.support != nil {
+		b.SetSupport(*c.support)
+	}
 	if c.handshake > 0 {
 		b.SetHandshake(c.handshake)
 	}

@@ -1,6 +1,6 @@
 // Package native runs plugins that are programs of the operating system. It starts them so that nobody can
 // tell it from running the file by hand (streams, terminal, signals, exit code), gives them one descriptor for
-// host calls and leaves nothing behind. It never parses what a plugin writes to its standard error, and it
+// host calls, confines them by means of the kernel where there are any, and leaves nothing behind. It never parses what a plugin writes to its standard error, and it
 // decides nothing: what a plugin may do is settled by the Session and the Box it is given. Start with New and
 // Backend.Run.
 package native
@@ -26,8 +26,8 @@ type Options struct {
 	// SockDir holds the socket directories of mode goplugin; it should be short. Empty = XDG_RUNTIME_DIR of
 	// the invocation's environment, the system's temporary directory, /tmp: the first one that fits.
 	SockDir string
-	// Confine is sandbox.native: auto, require or off. This backend applies no kernel limits: require refuses
-	// every run with SANDBOX_REQUIRED, the other values run unconfined, and Probe says so.
+	// Confine is sandbox.native: auto confines where the kernel can and says where not, require refuses what
+	// cannot be confined in full with SANDBOX_REQUIRED, off confines nothing. Empty = auto.
 	Confine string
 	// Wrap are the words of a debugger or tracer to start programs below; empty = none.
 	Wrap []string
@@ -47,20 +47,11 @@ type runDirUser interface {
 	SetRunDir(dir string, confined bool)
 }
 
-// Support says what is enforced by the kernel on a native plugin here. The zero value is nothing: shown as
-// "Native, not confined".
-type Support struct {
-	Landlock int  // ABI version, 0 = none
-	Seccomp  bool // filters are loaded
-}
-
-// Probe is what Run enforces on this system: nothing, on every system.
-func Probe() Support { return Support{} }
-
 // Backend runs native plugins. It is immutable and safe for concurrent use.
 type Backend struct {
 	o         Options
-	handshake time.Duration // how long a goplugin server may take to answer
+	handshake time.Duration  // how long a goplugin server may take to answer
+	probe     func() Support // what the kernel can enforce
 }
 
 // New makes a Backend; it opens and starts nothing.
@@ -68,7 +59,7 @@ func New(o Options) *Backend {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Backend{o: o, handshake: 15 * time.Second}
+	return &Backend{o: o, handshake: 15 * time.Second, probe: Probe}
 }
 
 // Run runs one invocation of p, whose Program is set and open. nil means exit 0, *plugin.ExitError that the

@@ -27,8 +27,10 @@ type run struct {
 	session hostabi.Session
 	begin   time.Time
 
-	image image  // what kind of file the program is
-	dir   string // DS_RUN_DIR
+	held    Enforcement // what the kernel holds the program to
+	image   image       // what kind of file the program is
+	dir     string      // DS_RUN_DIR
+	sockDir string      // mode goplugin: the directory of its sockets
 }
 
 // fail makes an error about this plugin, "porter 1.4.0: …".
@@ -53,9 +55,11 @@ func (r *run) check() error {
 	default:
 		return r.fail(hostabi.ReasonManifest, "run.native.mode %q is not direct or goplugin", r.p.Program.Mode)
 	}
-	if r.b.o.Confine == "require" {
-		return r.fail(hostabi.ReasonSandboxRequired, "this ds cannot confine native plugins")
+	held, err := r.enforcement()
+	if err != nil {
+		return err
 	}
+	r.held = held
 	img, err := sniff(r.p.Program.File)
 	if err != nil {
 		return r.fail(hostabi.ReasonStartFailed, "%s: %w", r.p.Program.Path, err)
@@ -97,7 +101,7 @@ func (r *run) openDir() error {
 		}
 	}
 	if s, ok := r.session.(runDirUser); ok {
-		s.SetRunDir(name, false)
+		s.SetRunDir(name, r.held.Confined)
 	}
 	return nil
 }

@@ -28,15 +28,28 @@ type command struct {
 	dir   string
 	env   []string
 	files []*os.File
+	// enter restricts the thread that starts the program, and with it the program; nil = not confined.
+	enter func() error
 }
 
+// confineError says that the kernel did not take the limits of a program, which was not started.
+type confineError struct{ error }
+
+func (e *confineError) Unwrap() error { return e.error }
+
 // launch starts c from an OS thread of its own, which then waits for the process and so lives as long as it:
-// PDEATHSIG fires at the death of the forking thread, not of the process.
+// PDEATHSIG fires at the death of the forking thread, not of the process. A thread that was restricted is not
+// used for anything else: it ends with the process.
 func launch(c command) (*process, error) {
+	undumpable()
 	p, started := &process{done: make(chan struct{})}, make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+	onThread(func() {
+		if c.enter != nil {
+			if err := c.enter(); err != nil {
+				started <- &confineError{err}
+				return
+			}
+		}
 		proc, err := os.StartProcess(c.path, c.argv, &os.ProcAttr{Dir: c.dir, Env: c.env, Files: c.files, Sys: procAttr()})
 		p.proc = proc
 		started <- err
@@ -45,8 +58,26 @@ func launch(c command) (*process, error) {
 		}
 		p.state, _ = proc.Wait() // nil state: the process could not be waited for
 		close(p.done)
-	}()
+	}, c.enter != nil)
 	return p, <-started
+}
+
+// onThread runs f on an OS thread that runs nothing else meanwhile, and never again if f spoils it. The main
+// thread is not spoiled: /proc and signals judge ds by it.
+func onThread(f func(), spoils bool) {
+	go func() {
+		runtime.LockOSThread()
+		if !spoils {
+			defer runtime.UnlockOSThread()
+		} else if mainThread() {
+			locked := make(chan struct{})
+			onThread(func() { close(locked); f() }, true) // gets another thread, since this one is taken
+			<-locked
+			runtime.UnlockOSThread()
+			return
+		}
+		f() // a goroutine that ends while it is locked takes its thread along
+	}()
 }
 
 // start executes the program with the invocation's arguments and verifies afterwards that what runs is what
@@ -68,17 +99,47 @@ func (r *run) start(ctx context.Context, files []*os.File, env []string) (*proce
 			return nil, err
 		}
 	}
+	if r.held.Confined {
+		d, err := r.confine(files[:min(3, len(files))])
+		if err != nil {
+			return nil, err
+		}
+		defer d.close()
+		c.enter = d.enter
+	}
+	byPath := c.path == r.p.Program.Path || len(r.b.o.Wrap) > 0
 	p, err := r.retry(ctx, c)
+	if errors.Is(err, os.ErrPermission) && r.held.Confined { // a file put there since has no rule
+		if err := r.verify(before, byPath); err != nil {
+			return nil, err
+		}
+	}
 	if err != nil {
 		return nil, r.startError(err)
 	}
-	limitCore(p.proc.Pid)
-	if err := r.verify(before, c.path == r.p.Program.Path || len(r.b.o.Wrap) > 0); err != nil {
+	if err := r.limit(p); err != nil {
+		p.kill()
+		<-p.done
+		return nil, err
+	}
+	if err := r.verify(before, byPath); err != nil {
 		p.kill()
 		<-p.done
 		return nil, err
 	}
 	return p, nil
+}
+
+// limit bounds the process from outside; its first microseconds are not.
+func (r *run) limit(p *process) error {
+	limitCore(p.proc.Pid)
+	if !r.held.Confined {
+		return nil
+	}
+	if err := limitData(p.proc.Pid, r.box.Limits().Memory); err != nil {
+		return r.fail(hostabi.ReasonSandboxRequired, "the kernel refuses a memory limit: %w", err)
+	}
+	return nil
 }
 
 // retry launches c, up to five times in 100 ms while the program is open for writing somewhere: a fork of an

@@ -91,8 +91,10 @@ func TestRefused(t *testing.T) {
 			hostabi.ReasonManifest, `run.native.mode "ssh" is not direct or goplugin`,
 		},
 		{
-			"confinement required", func(*testing.T) call { return call{options: native.Options{Confine: "require"}} },
-			hostabi.ReasonSandboxRequired, "cannot confine",
+			"confinement required", func(*testing.T) call {
+				return call{options: native.Options{Confine: "require"}, support: &native.Support{}}
+			},
+			hostabi.ReasonSandboxRequired, "this system has no Landlock",
 		},
 		{
 			"no wrapper", func(*testing.T) call { return call{options: native.Options{Wrap: []string{"no-such-debugger"}}} },

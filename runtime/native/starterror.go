@@ -11,6 +11,9 @@ import (
 // startError says why the system refused to start the program (native.md section 13).
 func (r *run) startError(err error) error {
 	path := r.p.Program.Path
+	if e, ok := errors.AsType[*confineError](err); ok {
+		return r.fail(hostabi.ReasonSandboxRequired, "the kernel refuses to confine it: %w", e.error)
+	}
 	switch {
 	case errors.Is(err, errTextBusy):
 		return r.fail(hostabi.ReasonStartFailed, "%s is being written", path)
