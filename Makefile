@@ -43,7 +43,7 @@ race: ## the concurrent packages under the race detector
 .PHONY: cover
 cover: ## coverage of hand-written code, fails below 80 %
 	$(TEST) -coverpkg=./... -coverprofile=coverage.out ./...
-	@grep -vE '\.pb\.go|_gen\.go|/internal/(demo|bench|dstest)/' coverage.out > coverage.hand && $(GO) tool cover -func=coverage.hand | tail -1 | \
+	@grep -vE '\.pb\.go|_gen\.go|/internal/(demo|bench|dstest|torture)/' coverage.out > coverage.hand && $(GO) tool cover -func=coverage.hand | tail -1 | \
 		awk '{p=$$3+0; print "coverage of hand-written code: " p " %"; exit p < 80}'
 
 .PHONY: lint
@@ -81,6 +81,14 @@ fuzz: ## every fuzz target, T each (default 30s)
 	@set -e; for d in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$d/*_test.go | cut -c6-); do \
 			echo "== $$d $$f"; $(TEST) $$d -run '^$$' -fuzz "^$$f\$$" -fuzztime $${T:-30s}; done; done
+
+.PHONY: torture
+torture: ## the rows of the reliability scoreboard that exist, ONLY=row for one; fails on a miss
+	$(GO) run ./internal/torture -only '$(ONLY)' $(if $(DS_TORTURE_SEED),-seed $(DS_TORTURE_SEED))
+
+.PHONY: torture-full
+torture-full: ## make torture at full scale
+	$(GO) run ./internal/torture -level full -only '$(ONLY)' $(if $(DS_TORTURE_SEED),-seed $(DS_TORTURE_SEED))
 
 .PHONY: wasip1
 wasip1: ## the public WASI preview 1 suite; DS_WASI_TESTSUITE=DIR names its checkout

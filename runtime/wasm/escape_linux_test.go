@@ -174,6 +174,9 @@ func newEscapeWorld(t testing.TB, k escapeKind, pipes bool) *escapeWorld {
 		t.Fatal(err)
 	}
 	for _, id := range ids {
+		if group, _, _ := strings.Cut(id, "."); slices.Contains([]string{"own", "fd", "hidden", "mount", "sparse", "readlink"}, group) {
+			continue // use no file outside
+		}
 		w.file("outside/w/"+id, canary+" "+id+strings.Repeat(" ", canarySize-len(canary)-1-len(id)))
 		if strings.HasSuffix(id, ".rmdir") {
 			w.mkdir("outside/e/" + id)
