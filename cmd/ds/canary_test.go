@@ -174,10 +174,7 @@ func TestS7Canaries(t *testing.T) {
 		t.Skip("builds plugins and runs many commands")
 	}
 	guests := guests(t)
-	spy := filepath.Join(t.TempDir(), "spy")
-	if err := dstest.BuildPlugin(filepath.Join("..", "..", "testdata", "guests", "spy"), spy); err != nil {
-		t.Fatal(err)
-	}
+	spy := spyDir(t)
 	w := newCanaryWorld(t)
 	w.plantFile(filepath.Join(w.work, "payload"), "nothing secret\n", 0o600)
 	w.ds(0, "plugin", "install", filepath.Join(guests.Both, "porter"), "--grant", "manifest")
