@@ -35,6 +35,7 @@ type app struct {
 	clean   []*scrub.Writer // where messages and log records go, without secrets; the first is stderr
 	parts   *parts
 	running string // plugin of this call
+	words   []string
 	traceID string
 	wd      string
 

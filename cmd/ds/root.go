@@ -75,6 +75,7 @@ func (a *app) builtin(ctx context.Context, words []string) error {
 		return a.cfgErr
 	}
 	complete := strings.HasPrefix(words[0], "__complete")
+	a.words = slices.Clone(words) // cobra changes its own
 	root := a.root(ctx, complete || words[0] == "help")
 	root.SetArgs(words)
 	return a.interrupted(ctx, root.ExecuteContext(ctx))
@@ -236,12 +237,12 @@ func (a *app) addPlugins(ctx context.Context, root *cobra.Command) {
 			Use: string(p.Name), Short: term.Clean(p.Manifest.Description, 80), DisableFlagParsing: true,
 			RunE: func(*cobra.Command, []string) error { return nil }, // plugins never run through this tree
 		}
-		addTree(c, p.Manifest.Commands)
+		a.addTree(c, p.Name, p.Manifest.Commands)
 		root.AddCommand(c)
 	}
 }
 
-func addTree(parent *cobra.Command, tree []plugin.Command) {
+func (a *app) addTree(parent *cobra.Command, name plugin.Name, tree []plugin.Command) {
 	for _, t := range tree {
 		c := &cobra.Command{
 			Use: t.Name, Aliases: t.Aliases, Short: term.Clean(t.Summary, 80), Hidden: t.Hidden,
@@ -254,15 +255,20 @@ func addTree(parent *cobra.Command, tree []plugin.Command) {
 				continue
 			}
 			c.Flags().StringP(f.Name, f.Short, "", usage)
-			if len(f.Enum) > 0 {
-				values := f.Enum
-				_ = c.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag was just made
+			switch { // the flag was just made
+			case len(f.Enum) > 0:
+				_ = c.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(f.Enum, cobra.ShellCompDirectiveNoFileComp))
+			case f.Complete == "dynamic":
+				_ = c.RegisterFlagCompletionFunc(f.Name, a.dynamic(name))
 			}
 		}
-		if !takesFiles(t) {
+		switch {
+		case slices.ContainsFunc(t.Args, func(arg plugin.Arg) bool { return arg.Complete == "dynamic" }):
+			c.ValidArgsFunction = a.dynamic(name)
+		case !takesFiles(t):
 			c.ValidArgsFunction = cobra.NoFileCompletions
 		}
-		addTree(c, t.Commands)
+		a.addTree(c, name, t.Commands)
 		parent.AddCommand(c)
 	}
 }

@@ -21,7 +21,7 @@ func app() client.App {
 		{Name: "config", Summary: "print the setting greeting", Run: config},
 		{Name: "state", Summary: "count runs in the state store", Run: state},
 		{Name: "cache", Summary: "put a blob and read it back", Run: cache},
-		{Name: "resolve", Summary: "print the digest of a reference", Args: []client.Arg{{Name: "ref", Type: "ref", Required: true}}, Run: resolve},
+		{Name: "resolve", Summary: "print the digest of a reference", Args: []client.Arg{{Name: "ref", Type: "ref", Required: true}}, Run: resolve, Complete: references},
 		{Name: "call", Summary: "call another plugin and print what it says", Args: []client.Arg{{Name: "plugin", Required: true}, {Name: "words", Repeat: true}}, Run: call},
 		{Name: "relay", Summary: "listen, have another plugin publish, print its event", Args: []client.Arg{{Name: "plugin", Required: true}, {Name: "words", Repeat: true}}, Run: relay},
 		{Name: "publish", Summary: "publish <own name>.said", Args: []client.Arg{{Name: "text", Required: true}}, Run: publish},
@@ -159,6 +159,16 @@ func cache(ctx context.Context, in *client.Invocation) error {
 	}
 	fmt.Fprintf(in.Stdout, "%s %d %q\n", info.Digest, info.Size, text)
 	return nil
+}
+
+// references proposes what nobody could know without asking the plugin: its settings and whether it may write.
+func references(ctx context.Context, in *client.Invocation, _ string) ([]string, error) {
+	var s struct{ Greeting string }
+	if err := in.Config(ctx, &s); err != nil {
+		return nil, err
+	}
+	_, err := client.SetJSON(ctx, in.Client, "completed", true)
+	return []string{"reg.example/app:1\tone", "reg.example/app:2\t" + s.Greeting, "other.example/x:1", fmt.Sprintf("reg.example/denied:%v", err != nil)}, nil
 }
 
 func resolve(ctx context.Context, in *client.Invocation) error {
