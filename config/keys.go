@@ -122,6 +122,7 @@ var keys = []Key{
 	{Name: "plugins.timeout", Type: TypeDuration, Default: "0", Doc: "ceiling of a run; 0 = what the plugin manifest asks for"},
 	{Name: "plugins.backend", Type: TypeEnum, Default: "auto", Values: []string{"auto", "wasm", "native"}, Doc: "which kind is installed and runs; auto = the manifest's run.prefer"},
 	{Name: "plugins.max_depth", Type: TypeInt, Default: "8", Min: 1, Max: 8, Doc: "call-plugin chain"},
+	{Name: "sandbox.native", Type: TypeEnum, Default: "auto", Values: []string{"auto", "require", "off"}, Doc: "confine native plugins; require: refuse where the kernel cannot"},
 	{Name: "sandbox.memory_default", Type: TypeSize, Default: "256MiB", Doc: "WASM instance without a manifest limit"},
 	{Name: "sandbox.memory_max", Type: TypeSize, Default: "1GiB", Doc: "ceiling for any manifest limit"},
 	{Name: "sandbox.time_max", Type: TypeDuration, Default: "0", Doc: "ceiling for the time limit of any manifest; 0 = none"},

@@ -170,7 +170,7 @@ func (a *app) asks(p *plugin.Installed, d sandbox.Diff) string {
 	if not := withheld(p.Manifest); not != "" {
 		fmt.Fprintf(&b, "  It will NOT get: %s.\n", not)
 	}
-	if s := enforcement(p); s != "" {
+	if s := a.enforcement(p, asksSockets(p)); s != "" {
 		fmt.Fprintf(&b, "  %s\n", s)
 	}
 	return b.String()
@@ -223,20 +223,4 @@ func withheld(m *plugin.Manifest) string {
 		}
 	}
 	return strings.Join(append(out, "credentials"), ", ")
-}
-
-// enforcement is the one sentence about what holds the plugin (capabilities.md section 9). It never claims more.
-func enforcement(p *plugin.Installed) string {
-	kinds := kindsOf(p)
-	switch {
-	case kinds == "":
-		return ""
-	case !strings.Contains(kinds, string(plugin.Native)):
-		return "Runs in the WASM sandbox; all of the above is enforced."
-	}
-	s := "Native, not confined: runs with your full user permissions; the limits above apply only to DS services."
-	if strings.Contains(kinds, string(plugin.WASM)) {
-		s += " Its WASM kind (--backend wasm) is limited to all of the above."
-	}
-	return s
 }

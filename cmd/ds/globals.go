@@ -56,6 +56,7 @@ func newGlobals() *globals {
 	f.Var(&setValue{g}, "set", "set any configuration key, KEY=VALUE (repeatable)")
 	f.VarPF(&keyValue{g: g, key: "ui.color", flag: "--no-color", value: "never"}, "no-color", "", "same as --color never").NoOptDefVal = "true"
 	f.VarPF(&keyValue{g: g, key: "registry.offline", flag: "--offline", value: "true"}, "offline", "", "zero requests, zero name lookups").NoOptDefVal = "true"
+	f.VarPF(&keyValue{g: g, key: "sandbox.native", flag: "--require-sandbox", value: "require"}, "require-sandbox", "", "refuse to run what the system cannot confine").NoOptDefVal = "true"
 	f.StringArrayVar(&g.configs, "config", nil, "configuration file instead of the user's (repeatable)")
 	f.StringVar(&g.jq, "jq", "", "filter over the JSON form of the output")
 	f.BoolVarP(&g.yes, "yes", "y", false, "answer yes to questions; never grants, never trusts")

@@ -249,19 +249,26 @@ func (a *app) capabilities(p *plugin.Installed) error {
 	if err != nil {
 		return err
 	}
+	sockets := hasSockets(p, g)
 	var rows []capability
 	for _, r := range sandbox.Requests(p) {
 		for _, s := range r.Scope {
 			rows = append(rows, capability{
-				Cap: string(r.Cap), Scope: []string{s}, State: stateOf(p, g, r.Cap, s), Enforced: enforcedBy(p, r.Cap), Reason: r.Reason, Optional: r.Optional,
+				Cap: string(r.Cap), Scope: []string{s}, State: stateOf(p, g, r.Cap, s), Enforced: a.enforcedBy(p, r.Cap, sockets), Reason: r.Reason, Optional: r.Optional,
 			})
 		}
 	}
 	if err := a.rows(term.RowsOf([]string{"capability", "scope", "state", "enforced_by", "reason=REASON,wide"}, rows...)); err != nil {
 		return err
 	}
-	if s := enforcement(p); s != "" && a.cfg.String("ui.format") == "table" && a.g.jq == "" {
+	if a.cfg.String("ui.format") != "table" || a.g.jq != "" {
+		return nil
+	}
+	if s := a.enforcement(p, sockets); s != "" {
 		fmt.Fprintln(a.std.out, s)
+	}
+	for _, line := range a.limitsOf(p, sockets) {
+		fmt.Fprintln(a.std.out, line)
 	}
 	return nil
 }
@@ -278,25 +285,6 @@ func stateOf(p *plugin.Installed, g sandbox.Grant, c hostabi.Capability, scope s
 		}
 	}
 	return "not granted"
-}
-
-// enforcedBy is what holds a capability for the kinds that are installed; native plugins are not confined by
-// this release.
-func enforcedBy(p *plugin.Installed, c hostabi.Capability) string {
-	native := p.Find(plugin.Native) != nil
-	switch c {
-	case hostabi.FSRead, hostabi.FSWrite, hostabi.NetHTTP:
-		if native && p.Find(plugin.WASM) == nil {
-			return "not enforced (native)"
-		}
-		if native {
-			return "sandbox (wasm only)"
-		}
-		return "sandbox"
-	case hostabi.EnvRead:
-		return "environment built by ds"
-	}
-	return "host services"
 }
 
 // info is ds plugin info.
@@ -342,7 +330,7 @@ func (a *app) pluginInfo() *cobra.Command {
 			return a.rows(term.ObjectOf([]string{
 				"name", "version", "description", "kinds", "mode", "source", "index", "level", "signer", "license", "abi", "commands", "caps", "path", "installed_at",
 				"enforcement",
-			}, infoOf(p)))
+			}, a.infoOf(p)))
 		},
 	}
 	c.Flags().BoolVar(&caps, "capabilities", false, "requests, grants and what enforces them")
@@ -358,10 +346,10 @@ func (a *app) formatOr(other string) string {
 	return other
 }
 
-func infoOf(p *plugin.Installed) info {
+func (a *app) infoOf(p *plugin.Installed) info {
 	i := info{
 		Name: string(p.Name), Version: p.Version, Description: p.Manifest.Description, Kinds: kindsOf(p), Source: p.Repository, Index: p.Index,
-		Level: p.Level, Signer: p.Signer, License: p.Manifest.License, ABI: p.Manifest.ABI, Caps: len(p.Manifest.Capabilities), Enforcement: enforcement(p),
+		Level: p.Level, Signer: p.Signer, License: p.Manifest.License, ABI: p.Manifest.ABI, Caps: len(p.Manifest.Capabilities), Enforcement: a.enforcement(p, a.grantedSockets(p)),
 	}
 	for _, c := range p.Manifest.Commands {
 		if !c.Hidden {

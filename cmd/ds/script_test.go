@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/delivery-station/ds/internal/dstest"
+	"github.com/delivery-station/ds/runtime/native"
 )
 
 // TestMain makes ds a command of the test binary, so that scripts run the code under test and count as coverage.
@@ -117,8 +118,11 @@ func (v variant) condition(name string) (bool, error) {
 	if kind, ok := strings.CutPrefix(name, "kind:"); ok {
 		return v.kind == kind, nil
 	}
-	if name == "root" {
+	switch name {
+	case "root":
 		return os.Geteuid() == 0, nil
+	case "confines": // native plugins are confined here
+		return native.Probe().Confines(), nil
 	}
 	return false, fmt.Errorf("unknown condition %s", name)
 }

@@ -295,7 +295,7 @@ func (p *parts) newNative() *native.Backend {
 			}
 			return c.RunDir()
 		},
-		Wrap: strings.Fields(p.a.env("DS_PLUGIN_WRAP")), Log: p.a.log,
+		Confine: p.a.cfg.String("sandbox.native"), Wrap: strings.Fields(p.a.env("DS_PLUGIN_WRAP")), Log: p.a.log,
 	})
 }
 
@@ -316,7 +316,7 @@ func (p *parts) newRegistrar() *host.Registrar {
 		Notice: func(text string) { fmt.Fprintln(a.stderr(), text) },
 	})
 	hostv1.RegisterMetaServer(r, host.NewMeta())
-	hostv1.RegisterConfigServer(r, host.NewConfig(&settings{p.schemas(), a.cfg.HostView(), a}))
+	hostv1.RegisterConfigServer(r, host.NewConfig(&settings{schemas: p.schemas(), view: a.cfg.HostView(), a: a}))
 	hostv1.RegisterCacheServer(r, host.NewCache())
 	hostv1.RegisterRegistryServer(r, host.NewRegistry(func() (host.Pusher, error) { return p.registry() }))
 	hostv1.RegisterEventsServer(r, host.NewEvents())
