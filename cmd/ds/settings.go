@@ -17,10 +17,15 @@ type settings struct {
 	*schemas
 	view *config.HostView
 	a    *app
+
+	served sync.Map // key to hostabi.ConfigValue: the configuration never changes, and plugins ask often
 }
 
 // Get implements host.Config.
 func (s *settings) Get(ctx context.Context, caller hostabi.PluginName, key string) (hostabi.ConfigValue, error) {
+	if v, ok := s.served.Load(key); ok {
+		return v.(hostabi.ConfigValue), nil
+	}
 	v, err := s.view.Get(ctx, caller, key)
 	if err != nil {
 		return v, err
@@ -32,6 +37,7 @@ func (s *settings) Get(ctx context.Context, caller hostabi.PluginName, key strin
 			s.a.secrets.Add(config.Texts(value)...)
 		}
 	}
+	s.served.Store(key, v)
 	return v, nil
 }
 
