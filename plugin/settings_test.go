@@ -13,8 +13,12 @@ func TestSecretSettings(t *testing.T) {
 		value any
 		want  bool
 	}{
-		{[]string{"api"}, "x", true}, {[]string{"plain"}, "x", false}, {[]string{"vault", "deep"}, "x", true}, {[]string{"other"}, "x", false},
-		{[]string{"servers"}, []any{map[string]any{"name": "x"}}, false}, {[]string{"servers"}, []any{map[string]any{"name": "x"}, map[string]any{"login": "x"}}, true},
+		{[]string{"api"}, "x", true},
+		{[]string{"plain"}, "x", false},
+		{[]string{"vault", "deep"}, "x", true},
+		{[]string{"other"}, "x", false},
+		{[]string{"servers"}, []any{map[string]any{"name": "x"}}, false},
+		{[]string{"servers"}, []any{map[string]any{"name": "x"}, map[string]any{"login": "x"}}, true},
 	} {
 		if got := secret(c.value, c.path...); got != c.want {
 			t.Errorf("%v %v: %v", c.path, c.value, got)

@@ -12,16 +12,16 @@ func (b *Box) Confined() bool { return b.o.Policy.Confined() }
 
 // Whole says whether m may be opened by a backend that can only open whole directories. The error is
 // CAPABILITY_DENIED if m holds something that stays out of reach: a directory of ds, or what user or policy
-// deny. real is where m.Host, or the file m.Name in it, really is, with all links followed.
-func (b *Box) Whole(m Mount, real string) error {
+// deny. target is where m.Host, or the file m.Name in it, really is, with all links followed.
+func (b *Box) Whole(m Mount, target string) error {
 	c := hostabi.FSRead
 	if m.Write {
 		c = hostabi.FSWrite
 	}
-	at := dirSegs(real)
+	at := dirSegs(target)
 	refuse := func(format, name string) error {
 		return hostabi.Errorf(hostabi.ReasonCapabilityDenied, format, name).
-			WithMeta("capability", string(c)).WithMeta("resource", real).WithMeta("plugin", string(b.name))
+			WithMeta("capability", string(c)).WithMeta("resource", target).WithMeta("plugin", string(b.name))
 	}
 	for _, h := range b.hidden {
 		if coversPath(h.segs, at, foldCase()) {
@@ -51,7 +51,7 @@ func (b *Box) Ports() (ports []uint16, all bool) {
 		if x.origin.port == anyPort {
 			return nil, true
 		}
-		if p := uint16(x.origin.port); !slices.Contains(ports, p) { //nolint:gosec // a parsed port
+		if p := uint16(x.origin.port); !slices.Contains(ports, p) { // a parsed port
 			ports = append(ports, p)
 		}
 	}

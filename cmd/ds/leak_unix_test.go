@@ -14,5 +14,5 @@ func started(t *testing.T) int64 {
 	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
 		t.Fatal(err)
 	}
-	return int64(u.Minflt)
+	return u.Minflt
 }

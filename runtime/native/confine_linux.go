@@ -62,7 +62,7 @@ func Probe() Support {
 	if errno != 0 {
 		abi = 0
 	}
-	return Support{Landlock: int(abi), Seccomp: filters()} //nolint:gosec // a small number
+	return Support{Landlock: int(abi), Seccomp: filters()} // a small number
 }
 
 // domain is what a confined program is held by: a Landlock ruleset, and what its filter allows.
@@ -121,11 +121,11 @@ func (r *run) newDomain() (*domain, error) {
 		a.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
 	}
 	// Older kernels accept the fields that they do not know as long as those are 0.
-	fd, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&a)), unsafe.Offsetof(a.Scoped)+unsafe.Sizeof(a.Scoped), 0)
+	fd, _, errno := unix.RawSyscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&a)), unsafe.Offsetof(a.Scoped)+unsafe.Sizeof(a.Scoped), 0) //nolint:gosec // the kernel takes an address
 	if errno != 0 {
 		return nil, errno
 	}
-	d.ruleset = int(fd) //nolint:gosec // a descriptor; it is O_CLOEXEC
+	d.ruleset = int(fd) // a descriptor; it is O_CLOEXEC
 	return d, nil
 }
 
@@ -199,8 +199,8 @@ func (d *domain) add(f int, access uint64) error {
 	if access &= d.handled; access == 0 {
 		return nil
 	}
-	a := unix.LandlockPathBeneathAttr{Allowed_access: access, Parent_fd: int32(f)} //nolint:gosec // a descriptor
-	return d.rule(unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&a))
+	a := unix.LandlockPathBeneathAttr{Allowed_access: access, Parent_fd: int32(f)} // a descriptor
+	return d.rule(unix.LANDLOCK_RULE_PATH_BENEATH, unsafe.Pointer(&a))             //nolint:gosec // as above
 }
 
 func (d *domain) rule(kind uintptr, attr unsafe.Pointer) error {
@@ -249,7 +249,7 @@ func (d *domain) addStream(f *os.File) error {
 	kind := st.Mode & unix.S_IFMT
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil || kind != unix.S_IFREG && kind != unix.S_IFCHR || flags&unix.O_PATH != 0 {
-		return nil
+		return nil //nolint:nilerr // nothing that a rule could be for
 	}
 	access := uint64(unix.LANDLOCK_ACCESS_FS_IOCTL_DEV)
 	if mode := flags & unix.O_ACCMODE; mode != unix.O_WRONLY {
@@ -359,11 +359,11 @@ func (r *run) allowMount(d *domain, m sandbox.Mount, access uint64) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		return nil
 	}
-	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(f))
+	target, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(f))
 	if err != nil {
-		real = path
+		target = path
 	}
-	if err := r.box.Whole(m, real); err != nil {
+	if err := r.box.Whole(m, target); err != nil {
 		if m.Optional { // as in a module, where what is out of reach is cut out, the rest of the plugin works
 			r.b.o.Log.Info("optional scope left out", "plugin", r.p.Name, "path", path, "err", err)
 			return nil
@@ -412,7 +412,7 @@ func (r *run) allowNetwork(d *domain) error {
 	}
 	for _, p := range ports {
 		a := struct{ access, port uint64 }{unix.LANDLOCK_ACCESS_NET_CONNECT_TCP, uint64(p)} // struct landlock_net_port_attr
-		if err := d.rule(landlockRuleNetPort, unsafe.Pointer(&a)); err != nil {
+		if err := d.rule(landlockRuleNetPort, unsafe.Pointer(&a)); err != nil {             //nolint:gosec // as above
 			return r.ruleError(err)
 		}
 	}
@@ -441,7 +441,7 @@ func proxyPort(value string) uint16 {
 // space would end Node.
 func limitData(pid int, memory int64) error {
 	const least = 96 << 20
-	err := limit(pid, unix.RLIMIT_DATA, uint64(max(memory, least))) //nolint:gosec // not negative
+	err := limit(pid, unix.RLIMIT_DATA, uint64(max(memory, least))) // not negative
 	if errors.Is(err, errNoProcess) {
 		return nil
 	}

@@ -18,38 +18,39 @@ const maxInterpreters = 4
 // interpreter on the way the one above its bin/, by name and where links lead to. One that is not safe to open
 // is START_FAILED.
 func (r *run) interpreterDirs() (dirs []string, err error) {
-	path, line := r.p.Program.Path, io.ReaderAt(r.p.Program.File)
+	line := io.ReaderAt(r.p.Program.File)
 	for range maxInterpreters {
 		words := interpreterWords(line)
 		if len(words) == 0 {
 			return dirs, nil
 		}
-		if path = r.interpreter(words); path == "" {
+		path := r.interpreter(words)
+		if path == "" {
 			return dirs, nil // the start fails and says why
 		}
-		real, err := filepath.EvalSymlinks(path)
+		target, err := filepath.EvalSymlinks(path)
 		if err != nil {
-			return dirs, nil //nolint:nilerr // as above
+			return dirs, nil // as above
 		}
-		more, err := r.interpreterDir(path, real)
+		more, err := r.interpreterDir(path, target)
 		if err != nil {
 			return nil, err
 		}
 		dirs = append(dirs, more...)
-		f, err := os.Open(real)
+		f, err := os.Open(target)
 		if err != nil {
-			return dirs, nil //nolint:nilerr // as above
+			return dirs, nil // as above
 		}
-		defer f.Close() //nolint:errcheck // at most four files, only read
+		defer f.Close() // at most four files, only read
 		line = f
 	}
 	return dirs, nil
 }
 
-// interpreterDir is what the interpreter at path, which is really at real, needs beside the system.
-func (r *run) interpreterDir(path, real string) (dirs []string, err error) {
-	if !systemPath(real) {
-		dir := filepath.Dir(filepath.Dir(real))
+// interpreterDir is what the interpreter at path, which is really at target, needs beside the system.
+func (r *run) interpreterDir(path, target string) (dirs []string, err error) {
+	if !systemPath(target) {
+		dir := filepath.Dir(filepath.Dir(target))
 		if r.unsafeDir(dir) {
 			return nil, r.fail(hostabi.ReasonStartFailed, "its interpreter %s is outside what a confined plugin may run", path)
 		}
@@ -81,8 +82,8 @@ func inside(path, dir string) bool {
 }
 
 func realDir(dir string) string {
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		return real
+	if target, err := filepath.EvalSymlinks(dir); err == nil {
+		return target
 	}
 	return dir
 }

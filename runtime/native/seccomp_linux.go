@@ -57,7 +57,7 @@ func newFilter(pid, tid int, sockets, local bool) filter {
 	for _, nr := range [...]uint32{
 		unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_TGKILL, unix.SYS_RT_SIGQUEUEINFO, unix.SYS_RT_TGSIGQUEUEINFO, unix.SYS_PIDFD_OPEN,
 	} {
-		f.when(nr, argument(0), is(uint32(pid)), answer(refuse), is(uint32(tid)), answer(refuse), answer(allow)) //nolint:gosec // ids of threads are positive
+		f.when(nr, argument(0), is(uint32(pid)), answer(refuse), is(uint32(tid)), answer(refuse), answer(allow)) // ids of threads are positive
 	}
 	// The same by way of a descriptor that is ready: without it only SIGIO is sent, which ds ignores.
 	f.when(unix.SYS_FCNTL, argument(1), is(unix.F_SETSIG), answer(refuse), answer(allow))
@@ -96,7 +96,7 @@ func (f *filter) sockets(inet, local bool) {
 
 // when adds a block for the call nr.
 func (f *filter) when(nr uint32, block ...unix.SockFilter) {
-	over := unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: uint8(len(block)), K: nr} //nolint:gosec // blocks are short
+	over := unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: uint8(len(block)), K: nr} // blocks are short
 	*f = append(append(*f, over), block...)
 }
 
@@ -139,8 +139,8 @@ func skip(n uint32) unix.SockFilter {
 
 // install loads the filter for the calling thread, which has no_new_privs.
 func (f filter) install() error {
-	p := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]} //nolint:gosec // some hundred instructions
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&p)))
+	p := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}                                                        // some hundred instructions
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&p))) //nolint:gosec // the kernel takes an address
 	runtime.KeepAlive(f)
 	if errno != 0 {
 		return errno
@@ -151,6 +151,6 @@ func (f filter) install() error {
 // filters reports whether the kernel loads filters that answer with an error.
 func filters() bool {
 	action := uint32(unix.SECCOMP_RET_ERRNO)
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action))) //nolint:gosec // as above
 	return errno == 0
 }
