@@ -24,12 +24,14 @@ type machine struct {
 	cores                     int
 	load                      float64
 	versions                  []string // of engines and contenders
+	native                    string   // what holds native plugins here
 }
 
 func describe(ctx context.Context, o options, f *fixture, load float64) machine {
 	return machine{
 		date: time.Now().UTC().Format(time.DateOnly), commit: commit(ctx, f.root, o.out), cores: runtime.NumCPU(), load: load,
 		cpu: field("/proc/cpuinfo", "model name"), kernel: firstLine("/proc/sys/kernel/osrelease"), versions: versions(f),
+		native: enforcement(ctx, f),
 	}
 }
 
@@ -56,6 +58,19 @@ func commit(ctx context.Context, root, out string) string {
 		rev += " with changes"
 	}
 	return rev
+}
+
+// enforcement is what ds says about a native plugin of the fixture.
+func enforcement(ctx context.Context, f *fixture) string {
+	cmd := exec.CommandContext(ctx, f.ds, "plugin", "info", "raw")
+	cmd.Env, cmd.Dir = f.env(), f.tmp
+	out, err := cmd.Output()
+	if err != nil {
+		return "unknown"
+	}
+	_, text, _ := strings.Cut(string(out), "ENFORCEMENT")
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	return strings.TrimSuffix(line, ".")
 }
 
 // versions lists Go and, for ds and for each contender, the modules that it is compared by.

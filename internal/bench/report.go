@@ -152,8 +152,8 @@ links the third-party packages of ds and does nothing, L+raw then runs R. A/A is
 its distance from 1 is the noise. MISSED means that the promise is not kept.
 
 `)
-	fmt.Fprintf(&b, "| | |\n|---|---|\n| date | %s |\n| commit | %s |\n| CPU | %s, %d cores |\n| kernel | Linux %s |\n| load before | %.2f |\n| versions | %s |\n",
-		r.date, r.commit, r.cpu, r.cores, r.kernel, r.load, strings.Join(r.versions, "; "))
+	fmt.Fprintf(&b, "| | |\n|---|---|\n| date | %s |\n| commit | %s |\n| CPU | %s, %d cores |\n| kernel | Linux %s |\n| native plugins | %s |\n| load before | %.2f |\n| versions | %s |\n",
+		r.date, r.commit, r.cpu, r.cores, r.kernel, r.native, r.load, strings.Join(r.versions, "; "))
 	if noise := r.noise(); noise != "" {
 		fmt.Fprintf(&b, "\n**Noisy**: %s. Read these numbers as a first impression only.\n", noise)
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/delivery-station/ds/sandbox"
 )
 
-// BenchmarkSpawn is rows S15 and S16: from spawn to exit inside one warm host, beside os/exec of a program that
+// BenchmarkSpawn is rows S15 to S17: from spawn to exit inside one warm host, beside os/exec of a program that
 // prints the same. DS_BENCH_GUESTS is the directory of the fixture's plugins; dsbench sets it.
 func BenchmarkSpawn(b *testing.B) {
 	guests := os.Getenv("DS_BENCH_GUESTS")
@@ -39,8 +39,9 @@ func BenchmarkSpawn(b *testing.B) {
 			}
 		}
 	})
-	b.Run("direct", func(b *testing.B) { newWarm(b, "raw", raw).loop(b) })
-	b.Run("call", func(b *testing.B) { newWarm(b, "guest", sdk).loop(b, "hello") })
+	b.Run("unconfined", func(b *testing.B) { newWarm(b, "raw", raw, "off").loop(b) })
+	b.Run("confined", func(b *testing.B) { newWarm(b, "raw", raw, "").loop(b) })
+	b.Run("call", func(b *testing.B) { newWarm(b, "guest", sdk, "").loop(b, "hello") })
 }
 
 // stdout is where the programs print: the same file for every side.
@@ -63,7 +64,7 @@ type warm struct {
 	dir     string
 }
 
-func newWarm(b *testing.B, name, path string) *warm {
+func newWarm(b *testing.B, name, path, confine string) *warm {
 	b.Helper()
 	file, err := os.Open(path)
 	if err != nil {
@@ -73,7 +74,7 @@ func newWarm(b *testing.B, name, path string) *warm {
 	dir := b.TempDir()
 	w := &warm{
 		host: host.New(host.Options{}), dir: dir, env: []string{"HOME=" + dir, "PATH=/usr/bin:/bin"},
-		backend: native.New(native.Options{RunDir: func() (string, error) { return dir, nil }}),
+		backend: native.New(native.Options{Confine: confine, RunDir: func() (string, error) { return dir, nil }}),
 		p: &plugin.Installed{
 			Name: plugin.Name(name), Version: "0.1.0", Repository: "dir:" + filepath.Dir(path), Signer: "none",
 			Manifest: &plugin.Manifest{
