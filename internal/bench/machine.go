@@ -62,7 +62,7 @@ func commit(ctx context.Context, root, out string) string {
 
 // enforcement is what ds says about a native plugin of the fixture.
 func enforcement(ctx context.Context, f *fixture) string {
-	cmd := exec.CommandContext(ctx, f.ds, "plugin", "info", "raw")
+	cmd := exec.CommandContext(ctx, f.ds, "plugin", "info", "raw") //nolint:gosec // the copy of -ds in the fixture
 	cmd.Env, cmd.Dir = f.env(), f.tmp
 	out, err := cmd.Output()
 	if err != nil {
