@@ -47,11 +47,15 @@ func checkTopic(s string, pattern bool) error {
 		if pattern && (token == "*" || token == "**" && !more) {
 			continue
 		}
-		if token == "" || len(token) > 32 || strings.Trim(token, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+		if token == "" || len(token) > 32 || strings.IndexFunc(token, notInTopic) >= 0 {
 			return Errorf(ReasonBadTopic, "topic %q has the token %q, want 1-32 of a-z 0-9 _ -", clip(s, 80), clip(token, 40))
 		}
 	}
 	return nil
+}
+
+func notInTopic(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_' && r != '-'
 }
 
 // CheckStateKey checks a state key: [A-Za-z0-9][A-Za-z0-9._/=-]{0,255}. The error has reason BAD_KEY.

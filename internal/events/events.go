@@ -7,7 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,7 +88,7 @@ func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, droppe
 		return 0, 0, hostabi.Errorf(hostabi.ReasonRate, "%s publishes more than %d events a second", e.Source, hostabi.MaxEventRate)
 	}
 	b.seq++
-	e.ID, e.Time, e.Dropped = fmt.Sprintf("%s-%d", b.id, b.seq), now, 0
+	e.ID, e.Time, e.Dropped = b.id+"-"+strconv.FormatUint(b.seq, 10), now, 0
 	if e.TraceID == "" {
 		e.TraceID = p.trace
 	}
