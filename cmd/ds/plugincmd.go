@@ -82,12 +82,19 @@ func (a *app) pluginList() *cobra.Command {
 }
 
 func (a *app) pluginRemove() *cobra.Command {
-	var force bool
+	var force, dryRun bool
 	c := &cobra.Command{
 		Use: "remove NAME...", Aliases: []string{"rm", "uninstall", "delete"}, Short: "Remove plugins", Args: wants(1, -1, "plugin names"),
 		ValidArgsFunction: a.pluginNames(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.each(args, func(name string) error {
+				if dryRun {
+					p, err := a.parts.store().Lookup(cmd.Context(), plugin.Name(name))
+					if err == nil {
+						fmt.Fprintf(a.std.out, "Would remove %s %s\n", p.Name, p.Version)
+					}
+					return err
+				}
 				r, err := a.parts.store().Remove(cmd.Context(), plugin.Name(name))
 				if force && hostabi.ReasonOf(err) == hostabi.ReasonPluginNotFound {
 					return nil
@@ -105,6 +112,7 @@ func (a *app) pluginRemove() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "no error for a plugin that is not installed")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be done")
 	return c
 }
 
@@ -151,7 +159,7 @@ func (a *app) pluginExec() *cobra.Command {
 }
 
 func (a *app) pluginPush() *cobra.Command {
-	var unsigned, noLatest, force bool
+	var f pushFlags
 	c := &cobra.Command{
 		Use: "push [DIR] [REF]", Short: "Pack a plugin directory and push it: blobs, index by digest, tags last", Args: wants(0, 2, "a directory and a reference"),
 		Example: "  ds plugin push ./hello ghcr.io/acme/hello --unsigned\n  ds plugin push . oci-layout:./plugins/hello --unsigned",
@@ -164,17 +172,21 @@ func (a *app) pluginPush() *cobra.Command {
 			if len(args) > 1 {
 				ref = args[1]
 			}
-			return a.push(cmd.Context(), dir, ref, unsigned, noLatest, force)
+			return a.push(cmd.Context(), dir, ref, f)
 		},
 	}
-	c.Flags().BoolVar(&unsigned, "unsigned", false, "push without a signature")
-	c.Flags().BoolVar(&noLatest, "no-latest", false, "do not move the tag latest")
-	c.Flags().BoolVar(&force, "force", false, "move an existing version tag to other content")
+	c.Flags().BoolVar(&f.unsigned, "unsigned", false, "push without a signature")
+	c.Flags().BoolVar(&f.noLatest, "no-latest", false, "do not move the tag latest")
+	c.Flags().BoolVar(&f.force, "force", false, "move an existing version tag to other content")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "pack and check, push nothing")
 	return c
 }
 
-func (a *app) push(ctx context.Context, dir, ref string, unsigned, noLatest, force bool) error {
-	if !unsigned {
+// pushFlags are the flags of ds plugin push.
+type pushFlags struct{ unsigned, noLatest, force, dryRun bool }
+
+func (a *app) push(ctx context.Context, dir, ref string, f pushFlags) error {
+	if !f.unsigned {
 		return hostabi.Errorf(hostabi.ReasonUnsigned, "plugins cannot be signed by this release of ds").WithFix("ds plugin push --unsigned")
 	}
 	m, err := store.ReadDir(atomicfile.OS(), dir)
@@ -212,14 +224,16 @@ func (a *app) push(ctx context.Context, dir, ref string, unsigned, noLatest, for
 	}
 	defer func() { _ = pkg.Close() }() // temporary files
 	tag := strings.ReplaceAll(m.Version, "+", "_")
-	if err := a.checkTag(ctx, parsed.Name()+":"+tag, pkg.Root.Digest, force); err != nil {
+	if err := a.checkTag(ctx, parsed.Name()+":"+tag, pkg.Root.Digest, f.force); err != nil {
 		return err
 	}
 	tags := []string{tag}
-	if !noLatest && !strings.Contains(m.Version, "-") {
+	if !f.noLatest && !strings.Contains(m.Version, "-") {
 		tags = append(tags, "latest")
 	}
-	if err := pkg.Push(ctx, client, parsed.Name(), tags, a.term.Report); err != nil {
+	if f.dryRun {
+		fmt.Fprintf(a.stderr(), "note: nothing was pushed; the tags would be %s\n", strings.Join(tags, ", "))
+	} else if err := pkg.Push(ctx, client, parsed.Name(), tags, a.term.Report); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.stderr(), "warning: %s %s is not signed; users need --allow-unsigned\n", m.Name, m.Version)
