@@ -150,9 +150,6 @@ func (r *file) SetAppend(on bool) experimentalsys.Errno {
 	if on {
 		flag |= experimentalsys.O_APPEND
 	}
-	if e := r.t.noLinks(path.Dir(r.t.rel)); e != 0 {
-		return e
-	}
 	h, err := r.t.root.OpenFile(filepath.FromSlash(r.t.rel), osFlags(flag)|nonblock, 0)
 	if err != nil {
 		return r.fail(err)
@@ -501,20 +498,10 @@ func (d *dir) next() {
 		if t, e = t.withoutLinks(true); e != 0 {
 			return
 		}
-		rel = t.rel
 	}
-	if t.noLinks(rel) != 0 {
-		return
+	if h, e := t.openDir(); e == 0 {
+		d.h, d.m, d.rel = h, m, t.rel
 	}
-	h, err := root.OpenFile(filepath.FromSlash(rel), os.O_RDONLY|nonblock, 0)
-	if err != nil {
-		return
-	}
-	if fi, err := h.Stat(); err != nil || !fi.IsDir() {
-		_ = h.Close() // read only
-		return
-	}
-	d.h, d.m, d.rel = h, m, rel
 }
 
 func (d *dir) emit(out []experimentalsys.Dirent, e experimentalsys.Dirent) []experimentalsys.Dirent {

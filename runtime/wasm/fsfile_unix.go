@@ -36,3 +36,18 @@ func pwrite(f *os.File, b []byte, off int64) (int, error) {
 	}
 	return total, err
 }
+
+// renameBetween renames a name in one open directory to a name in another, for which os.Root has no call.
+func renameBetween(_ *os.Root, _, _ string, from, to place) error {
+	a, err := from.dir.Open(".")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = a.Close() }() // read only
+	b, err := to.dir.Open(".")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = b.Close() }() // read only
+	return unix.Renameat(int(a.Fd()), from.name, int(b.Fd()), to.name)
+}

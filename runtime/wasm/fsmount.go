@@ -390,7 +390,12 @@ func (f *mountFS) change(name string) (t target, slash bool, e experimentalsys.E
 	case t.rel == ".":
 		return t, false, experimentalsys.EACCES
 	}
-	return t, slash, t.noLinks(path.Dir(t.rel))
+	at, e := t.place()
+	if e != 0 {
+		return t, false, e
+	}
+	at.close()
+	return t, slash, 0
 }
 
 // leadsTo reports whether p is a directory that the guest can see.
@@ -399,34 +404,14 @@ func (f *mountFS) leadsTo(p string) bool {
 	return e == 0
 }
 
-// noLinks refuses symbolic links in the directories of dir unless the mount follows them. os.Root keeps the
-// guest inside in any case; this keeps it inside what was granted.
-func (t target) noLinks(dir string) experimentalsys.Errno {
-	if t.m.follow && len(t.m.deny) == 0 || dir == "." {
-		return 0
-	}
-	for i := 0; i <= len(dir); i++ {
-		if i < len(dir) && dir[i] != '/' {
-			continue
-		}
-		fi, err := t.root.Lstat(filepath.FromSlash(dir[:i]))
-		if err != nil {
-			n, _ := errno(err)
-			return n
-		}
-		if fi.Mode()&fs.ModeSymlink != 0 {
-			return experimentalsys.EACCES
-		}
-	}
-	return 0
-}
-
 // lstat looks at the name itself.
 func (t target) lstat() (fs.FileInfo, experimentalsys.Errno) {
-	if e := t.noLinks(path.Dir(t.rel)); e != 0 {
+	at, e := t.place()
+	if e != 0 {
 		return nil, e
 	}
-	fi, err := t.root.Lstat(filepath.FromSlash(t.rel))
+	defer at.close()
+	fi, err := at.dir.Lstat(at.name)
 	n, _ := errno(err)
 	return fi, n
 }

@@ -102,7 +102,10 @@ func (f *mountFS) openFile(t target, flag experimentalsys.Oflag, created bool) (
 			return nil, e
 		}
 	}
-	h, err := t.root.OpenFile(filepath.FromSlash(t.rel), osFlags(flag)|nonblock, newFileMode)
+	h, err, e := t.open(flag, created)
+	if e != 0 {
+		return nil, e
+	}
 	if err != nil {
 		return nil, f.fail(t.path, err)
 	}
@@ -196,7 +199,7 @@ func (f *mountFS) Mkdir(name string, _ fs.FileMode) experimentalsys.Errno {
 	if e := f.files.create(f, t.path); e != 0 {
 		return e
 	}
-	return f.fail(t.path, t.root.Mkdir(filepath.FromSlash(t.rel), newDirMode))
+	return f.at(t, func(dir *os.Root, name string) error { return dir.Mkdir(name, newDirMode) })
 }
 
 // Unlink implements sys.FS: files and links only.
@@ -214,7 +217,7 @@ func (f *mountFS) Unlink(name string) experimentalsys.Errno {
 	case slash:
 		return experimentalsys.ENOTDIR
 	}
-	return f.fail(t.path, t.root.Remove(filepath.FromSlash(t.rel)))
+	return f.at(t, (*os.Root).Remove)
 }
 
 // Rmdir implements sys.FS: empty directories only.
@@ -230,7 +233,7 @@ func (f *mountFS) Rmdir(name string) experimentalsys.Errno {
 	if !fi.IsDir() {
 		return experimentalsys.ENOTDIR
 	}
-	return f.fail(t.path, t.root.Remove(filepath.FromSlash(t.rel)))
+	return f.at(t, (*os.Root).Remove)
 }
 
 // Rename implements sys.FS, within one host directory.
@@ -272,11 +275,11 @@ func (f *mountFS) Rename(from, to string) experimentalsys.Errno {
 		if strings.HasPrefix(b.rel+"/", a.rel+"/") {
 			return experimentalsys.EINVAL
 		}
-		if err := b.root.Remove(filepath.FromSlash(b.rel)); err != nil {
-			return f.fail(b.path, err)
+		if e := f.at(b, (*os.Root).Remove); e != 0 {
+			return e
 		}
 	}
-	return f.fail(b.path, a.root.Rename(filepath.FromSlash(a.rel), filepath.FromSlash(b.rel)))
+	return f.move(a, b)
 }
 
 // Link implements sys.FS.
@@ -305,7 +308,7 @@ func (f *mountFS) Symlink(old, name string) experimentalsys.Errno {
 	if e := f.files.create(f, t.path); e != 0 {
 		return e
 	}
-	return f.fail(t.path, t.root.Symlink(filepath.FromSlash(old), filepath.FromSlash(t.rel)))
+	return f.at(t, func(dir *os.Root, name string) error { return dir.Symlink(filepath.FromSlash(old), name) })
 }
 
 // Readlink implements sys.FS. Absolute targets are paths of the host and stay hidden.
@@ -328,9 +331,13 @@ func (f *mountFS) Readlink(name string) (string, experimentalsys.Errno) {
 	if fi.Mode()&fs.ModeSymlink == 0 {
 		return "", experimentalsys.EINVAL
 	}
-	to, err := t.root.Readlink(filepath.FromSlash(t.rel))
-	if err != nil {
-		return "", f.fail(t.path, err)
+	var to string
+	e = f.at(t, func(dir *os.Root, name string) (err error) {
+		to, err = dir.Readlink(name)
+		return err
+	})
+	if e != 0 {
+		return "", e
 	}
 	if filepath.IsAbs(to) || path.IsAbs(to) {
 		return "", experimentalsys.EACCES
@@ -352,7 +359,7 @@ func (f *mountFS) chtimes(t target, atim, mtim int64) experimentalsys.Errno {
 	if e != 0 {
 		return e
 	}
-	return f.fail(t.path, t.root.Chtimes(filepath.FromSlash(t.rel), timeOf(atim), timeOf(mtim)))
+	return f.at(t, func(dir *os.Root, name string) error { return dir.Chtimes(name, timeOf(atim), timeOf(mtim)) })
 }
 
 // timeOf is a time for os.Root.Chtimes, which keeps what is zero.
