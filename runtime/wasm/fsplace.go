@@ -27,6 +27,9 @@ func (p place) close() {
 	}
 }
 
+// errSwapped says that something else took the place of what was looked at; guests get EACCES for what is no errno.
+var errSwapped = errors.New("changed meanwhile")
+
 // strict: not everything that os.Root would let the guest reach is granted.
 func (t target) strict() bool { return !t.m.follow || len(t.m.deny) > 0 }
 
@@ -78,30 +81,36 @@ func enter(dir *os.Root, name string) (*os.Root, experimentalsys.Errno) {
 	return next, 0
 }
 
-// open opens a file. In a strict mount it never creates or empties what a link leads to.
-func (t target) open(flag experimentalsys.Oflag, created bool) (*os.File, error, experimentalsys.Errno) {
+// openAt opens a file. In a strict mount it never creates or empties what a link leads to.
+func (f *mountFS) openAt(t target, flag experimentalsys.Oflag, created bool) (*os.File, experimentalsys.Errno) {
 	p, e := t.place()
 	if e != 0 {
-		return nil, nil, e
+		return nil, e
 	}
 	defer p.close()
 	how := osFlags(flag) | nonblock
-	if !t.strict() {
-		h, err := p.dir.OpenFile(p.name, how, newFileMode)
-		return h, err, 0
+	if t.strict() {
+		h, err := p.openStrict(flag, how, created)
+		return h, f.fail(t.path, err)
 	}
-	if flag&experimentalsys.O_CREAT != 0 && (created || flag&experimentalsys.O_EXCL != 0) {
+	h, err := p.dir.OpenFile(p.name, how, newFileMode)
+	return h, f.fail(t.path, err)
+}
+
+func (p place) openStrict(flag experimentalsys.Oflag, how int, created bool) (*os.File, error) {
+	excl := flag&experimentalsys.O_EXCL != 0
+	if flag&experimentalsys.O_CREAT != 0 && (created || excl) {
 		h, err := p.dir.OpenFile(p.name, how|os.O_EXCL, newFileMode)
-		if flag&experimentalsys.O_EXCL != 0 || !errors.Is(err, fs.ErrExist) {
-			return h, err, 0
+		if excl || !errors.Is(err, fs.ErrExist) {
+			return h, err
 		} // somebody else was faster
 	}
 	was, err := p.dir.Lstat(p.name)
 	if err != nil {
-		return nil, err, 0
+		return nil, err
 	}
 	if !was.Mode().IsRegular() {
-		return nil, nil, experimentalsys.EACCES
+		return nil, errSwapped
 	}
 	how &^= os.O_CREATE | os.O_TRUNC
 	empty := flag&experimentalsys.O_TRUNC != 0
@@ -110,21 +119,20 @@ func (t target) open(flag experimentalsys.Oflag, created bool) (*os.File, error,
 	}
 	h, err := p.dir.OpenFile(p.name, how, 0)
 	if err != nil {
-		return nil, err, 0
+		return nil, err
 	}
 	now, err := h.Stat()
 	if err == nil && !os.SameFile(was, now) {
-		_ = h.Close() // nothing was written
-		return nil, nil, experimentalsys.EACCES
+		err = errSwapped
 	}
 	if err == nil && empty {
 		err = h.Truncate(0)
 	}
 	if err != nil {
 		_ = h.Close() // nothing was written
-		return nil, err, 0
+		return nil, err
 	}
-	return h, nil, 0
+	return h, nil
 }
 
 // openDir opens a directory for listing.

@@ -102,12 +102,9 @@ func (f *mountFS) openFile(t target, flag experimentalsys.Oflag, created bool) (
 			return nil, e
 		}
 	}
-	h, err, e := t.open(flag, created)
+	h, e := f.openAt(t, flag, created)
 	if e != 0 {
 		return nil, e
-	}
-	if err != nil {
-		return nil, f.fail(t.path, err)
 	}
 	if fi, err := h.Stat(); err != nil || !fi.Mode().IsRegular() {
 		_ = h.Close() // it was replaced since we looked
