@@ -88,10 +88,12 @@ func handledFiles(abi int) uint64 {
 
 // confine makes the domain of this run; std are the streams of the program. The caller closes it.
 func (r *run) confine(std []*os.File) (*domain, error) {
-	d, err := r.newDomain()
+	_, all := r.box.Ports()
+	d, err := newDomain(r.b.probe().Landlock, all)
 	if err != nil {
 		return nil, r.fail(hostabi.ReasonSandboxRequired, "the kernel refuses a Landlock ruleset: %w", err)
 	}
+	d.sockets, d.local = r.box.Sockets(), r.p.Program.Mode == plugin.GoPlugin
 	for _, fill := range []func(*domain) error{r.allowSystem, r.allowProgram, r.allowMounts, r.allowNetwork} {
 		if err := fill(d); err != nil {
 			d.close()
@@ -107,14 +109,14 @@ func (r *run) confine(std []*os.File) (*domain, error) {
 	return d, nil
 }
 
-func (r *run) newDomain() (*domain, error) {
-	abi := r.b.probe().Landlock
-	d := &domain{handled: handledFiles(abi), sockets: r.box.Sockets(), local: r.p.Program.Mode == plugin.GoPlugin}
+// newDomain is a domain that allows nothing, on a kernel of this ABI; allPorts leaves TCP connections alone.
+func newDomain(abi int, allPorts bool) (*domain, error) {
+	d := &domain{handled: handledFiles(abi)}
 	a := unix.LandlockRulesetAttr{Handled_access_fs: d.handled}
 	if abi >= abiPorts {
 		a.Handled_access_net = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
 	}
-	if _, all := r.box.Ports(); all {
+	if allPorts {
 		a.Handled_access_net &^= unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
 	}
 	if abi >= abiSignals {
@@ -178,6 +180,31 @@ func dropCapabilities() error {
 	c[0] = unix.CapUserData{Effective: c[0].Effective & keep, Permitted: c[0].Permitted & keep}
 	c[1] = unix.CapUserData{}
 	return unix.Capset(&h, &c[0])
+}
+
+// confineWorker makes the domain of a worker, nil where none can be: it runs nothing but ds, reads what the
+// runtime of Go reads, and writes below dir only.
+func (b *Backend) confineWorker(dir string) (*domain, error) {
+	if b.o.Confine == confineOff || !b.probe().Confines() {
+		return nil, nil
+	}
+	d, err := newDomain(b.probe().Landlock, false)
+	if err != nil {
+		return nil, err
+	}
+	exe, _ := self()
+	err = errors.Join(
+		d.addPath(exe, rightRun), d.addPaths([]string{"/lib", "/lib64", "/usr/lib", "/usr/lib64"}, rightRun),
+		d.addPaths([]string{"/etc/ld.so.cache", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage", "/dev/null"}, rightRead),
+	)
+	if dir != "" {
+		err = errors.Join(err, d.addPath(dir, rightRead|rightWrite))
+	}
+	if err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
 }
 
 // mainThread reports whether the calling thread stands for the process in /proc and for signals.

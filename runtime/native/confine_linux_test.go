@@ -399,3 +399,23 @@ func TestParkedThread(t *testing.T) {
 		}
 	}
 }
+
+// TestWorkerConfined: a worker reaches its directory and nothing else.
+func TestWorkerConfined(t *testing.T) {
+	t.Parallel()
+	needsConfinement(t)
+	dir, other := t.TempDir(), t.TempDir()
+	writeFile(t, filepath.Join(other, "secret"), []byte("x"), 0o600)
+	for _, c := range []struct{ name, dir, confine, want string }{
+		{"confined", dir, "", "0---"},
+		{"elsewhere", other, "", "-1--"},
+		{"off", dir, "off", "012?"},
+	} {
+		b := native.New(native.Options{Confine: c.confine})
+		words := []string{"reach", filepath.Join(dir, "out"), filepath.Join(other, "secret"), "/bin/true"}
+		out, err := b.Worker(t.Context(), words, nil, native.WorkerLimits{Wall: 20 * time.Second, Dir: c.dir})
+		if string(out) != c.want || err != nil {
+			t.Errorf("%s: got %q, %v, want %q", c.name, out, err, c.want)
+		}
+	}
+}

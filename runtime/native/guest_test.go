@@ -5,9 +5,11 @@ package native_test
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -218,6 +220,21 @@ func worker(args []string) int {
 		for i := uint64(0); ; i++ {
 			if i == 1<<63 {
 				break
+			}
+		}
+	case "reach": // what it can of: a file to write, a file to read, a program
+		for i, try := range []func() error{
+			func() error { return os.WriteFile(args[1], []byte("x"), 0o600) },
+			func() error { _, err := os.ReadFile(args[2]); return err },
+			func() error { return exec.Command(args[3]).Run() },
+			func() error { _, err := net.Dial("unix", "/nowhere"); return err },
+		} {
+			if err := try(); err == nil {
+				fmt.Print(i)
+			} else if errors.Is(err, os.ErrPermission) {
+				fmt.Print("-")
+			} else {
+				fmt.Print("?")
 			}
 		}
 	case "hang":

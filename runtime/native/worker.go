@@ -15,12 +15,13 @@ import (
 type WorkerLimits struct {
 	Wall, CPU time.Duration
 	Memory    int64  // bytes of data
-	Dir       string // the only directory it may write where workers are confined; which is nowhere yet
+	Dir       string // the only directory that it may read and write, where the kernel can confine it
 }
 
 // Worker runs this executable once more with argv (without the program name), an empty environment, stdin and
-// the working directory /, within l, and returns what it printed. It is not confined. A worker that l or ctx ends is TOO_LARGE or
-// INTERRUPTED; another that fails is INTERNAL with *plugin.ExitError as its cause and its first line of error
+// the working directory /, within l, and returns what it printed. Where the kernel can, it is confined: no file but
+// those of l.Dir and the system's libraries, no socket, no other program. A worker that l or ctx ends is TOO_LARGE
+// or INTERRUPTED; another that fails is INTERNAL with *plugin.ExitError as its cause and its first line of error
 // text as the message.
 func (b *Backend) Worker(ctx context.Context, argv []string, stdin io.Reader, l WorkerLimits) (stdout []byte, err error) {
 	out, text := &bounded{left: hostabi.MaxOutput}, &bounded{left: 64 << 10, cut: true}
@@ -33,7 +34,16 @@ func (b *Backend) Worker(ctx context.Context, argv []string, stdin io.Reader, l 
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonInternal, "worker: %w", err)
 	}
-	p, err := launch(command{path: path, argv: append([]string{"ds"}, argv...), dir: "/", env: []string{}, files: std.child[:]})
+	c := command{path: path, argv: append([]string{"ds"}, argv...), dir: "/", env: []string{}, files: std.child[:]}
+	d, err := b.confineWorker(l.Dir)
+	if err != nil {
+		return nil, hostabi.Errorf(hostabi.ReasonSandboxRequired, "worker: %w", err)
+	}
+	if d != nil {
+		defer d.close()
+		c.enter = d.enter
+	}
+	p, err := launch(c)
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonStartFailed, "worker: %w", err)
 	}
