@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -29,7 +30,7 @@ type loader struct {
 
 func newLoader(in Input) *loader {
 	if in.Read == nil {
-		in.Read = os.ReadFile
+		in.Read = readFile
 	}
 	l := &loader{in: in, env0: make(map[string]string), used: make(map[string]bool)}
 	for _, kv := range in.Env {
@@ -37,6 +38,16 @@ func newLoader(in Input) *loader {
 		l.env0[k] = v
 	}
 	return l
+}
+
+// readFile reads one byte more than a file may have, so that the parser refuses what goes on for ever.
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // read-only
+	return io.ReadAll(io.LimitReader(f, int64(yamlfile.DefaultLimits().Bytes)+1))
 }
 
 func (l *loader) problem(p Problem) { l.problems = append(l.problems, p) }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -21,6 +22,7 @@ import (
 const (
 	helperTimeout    = 10 * time.Second
 	maxCredentials   = 1 << 20
+	maxCAFile        = 16 << 20
 	dockerHubAuthKey = "https://index.docker.io/v1/"
 )
 
@@ -122,7 +124,7 @@ func (s *credentialSources) load() error {
 
 // openCredentials reads one file; nil if there is none.
 func openCredentials(path string) (*credentialFile, error) {
-	b, err := os.ReadFile(path)
+	b, err := readUpTo(path, maxCredentials+1)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -174,3 +176,13 @@ func (c Credential) String() string { return fmt.Sprintf("%s: %s:***", c.Registr
 
 // GoString hides the secret.
 func (c Credential) GoString() string { return c.String() }
+
+// readUpTo reads at most limit bytes of a file, whatever it is.
+func readUpTo(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // read-only
+	return io.ReadAll(io.LimitReader(f, limit))
+}

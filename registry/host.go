@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -118,7 +117,7 @@ func (c *Client) network(o Host) (http.RoundTripper, error) {
 func tlsConfig(o Host) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.InsecureTLS} //nolint:gosec // the user's word, warned about by the command
 	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
+		pem, err := readUpTo(o.CAFile, maxCAFile)
 		if err != nil {
 			return nil, err
 		}

@@ -139,6 +139,15 @@ func (s *Store) All() ([]Grant, error) {
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonConfigFile, "%s: %w", s.o.Path, err)
 	}
+	for _, name := range []string{filepath.Dir(s.o.Path), s.o.Path} {
+		info, err := os.Stat(name) // either may be a link of the user's
+		if err != nil {
+			continue // gone since it was read
+		}
+		if why := atomicfile.Foreign(info); why != "" {
+			return nil, hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s %s, so these are not only your grants", name, why).WithFix("chmod go-w %s", name)
+		}
+	}
 	return s.parse(b)
 }
 

@@ -122,6 +122,9 @@ func (a *app) configure() error {
 	if runtime.GOOS == "windows" {
 		home = a.env("USERPROFILE")
 	}
+	if !filepath.IsAbs(home) { // it would be below the working directory, where strangers may have put files
+		home = ""
+	}
 	if a.paths, err = config.FindPaths(a.env, home, runtime.GOOS); err != nil {
 		return err
 	}

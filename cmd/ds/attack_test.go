@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -213,5 +214,46 @@ func TestAttackAnswersFromAPipe(t *testing.T) {
 	c.want(125, "plugin", "install", dir)
 	if _, err := os.Stat(filepath.Join(c.home, ".config", "ds", "grants.yaml")); err == nil {
 		t.Error("a refused install left grants")
+	}
+}
+
+// TestAttackUnsafeDirectories: where other users can write, nothing is run, granted or remembered.
+func TestAttackUnsafeDirectories(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("modes mean nothing here")
+	}
+	reg := dstest.Registry(t, dstest.RegistryOptions{})
+	c := newCall(t)
+	c.want(0, "plugin", "push", spyDir(t), reg.Host+"/x/spy", "--unsigned")
+	c.want(0, "plugin", "install", reg.Host+"/x/spy:0.1.0", "--allow-unsigned", "--backend", "native", "--grant", "manifest")
+	c.want(0, "spy", "remember", "x")
+	version, err := filepath.Glob(filepath.Join(c.home, ".local/share/ds/plugins/store/*-native"))
+	if err != nil || len(version) != 1 {
+		t.Fatal(version, err)
+	}
+	for _, path := range []string{
+		".config/ds", ".config/ds/grants.yaml", ".local/share/ds/plugins", ".local/share/ds/plugins/active", ".local/share/ds/plugins/store",
+		strings.TrimPrefix(version[0], c.home+"/"), ".cache/ds", ".local/state/ds", ".local/state/ds/kv",
+	} {
+		path = filepath.Join(c.home, path)
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = os.Chmod(path, 0o777)
+		if code := c.run("spy", "remember", "y"); code == 0 || !strings.Contains(c.stdout.String()+c.stderr.String(), "writable by") {
+			t.Errorf("%s: exit %d, %s%s", path, code, c.stdout.String(), c.stderr.String())
+		}
+		_ = os.Chmod(path, info.Mode().Perm())
+	}
+	elsewhere := filepath.Join(t.TempDir(), "version")
+	if err := os.Rename(version[0], elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, version[0]); err != nil {
+		t.Fatal(err)
+	}
+	if code := c.run("spy", "remember", "y"); code == 0 {
+		t.Errorf("a version that is a link runs: %s", c.stdout.String())
 	}
 }

@@ -110,7 +110,7 @@ func message(err error) string {
 	switch {
 	case !ok:
 		return err.Error()
-	case r.Stage == plugin.StageFind || strings.HasPrefix(r.Err.Error(), string(r.Name)+" "):
+	case r.Stage == plugin.StageFind || strings.HasPrefix(r.Err.Error(), string(r.Name)+" ") || strings.HasPrefix(r.Err.Error(), string(r.Name)+":"):
 		return r.Err.Error()
 	}
 	return string(r.Name) + ": " + r.Err.Error()

@@ -18,6 +18,7 @@ import (
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/hostabi/host"
 	"github.com/delivery-station/ds/hostabi/hostv1"
+	"github.com/delivery-station/ds/internal/atomicfile"
 	"github.com/delivery-station/ds/internal/egress"
 	"github.com/delivery-station/ds/internal/events"
 	"github.com/delivery-station/ds/internal/state"
@@ -278,6 +279,24 @@ func (p *parts) newState() *state.Store {
 	return state.Open(state.Options{Dir: p.a.cfg.String("state.dir"), DefaultTTL: p.a.cfg.Duration("state.default_ttl"), Log: p.a.log})
 }
 
+// safeState is the state store, unless another user could write to it.
+func (p *parts) safeState() (host.State, error) {
+	dir := p.a.cfg.String("state.dir")
+	for _, d := range []string{dir, filepath.Join(dir, "kv")} {
+		info, err := os.Stat(d)
+		if err != nil {
+			continue // it is made, or the error is told
+		}
+		if !info.IsDir() {
+			return nil, hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s is not a directory", d)
+		}
+		if why := atomicfile.Unsafe(info); why != "" {
+			return nil, hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s %s", d, why).WithFix("chmod go-w %s", d)
+		}
+	}
+	return p.state(), nil
+}
+
 func (p *parts) newWASM() *wasm.Backend {
 	b := wasm.New(wasm.Options{
 		CacheDir: filepath.Join(p.a.cfg.String("cache.dir"), "wasm"), MemoryMax: 2 * p.a.cfg.Int("sandbox.memory_max"), Log: p.a.log,
@@ -320,7 +339,7 @@ func (p *parts) newRegistrar() *host.Registrar {
 	hostv1.RegisterCacheServer(r, host.NewCache())
 	hostv1.RegisterRegistryServer(r, host.NewRegistry(func() (host.Pusher, error) { return p.registry() }))
 	hostv1.RegisterEventsServer(r, host.NewEvents())
-	hostv1.RegisterStateServer(r, host.NewState(func() (host.State, error) { return p.state(), nil }))
+	hostv1.RegisterStateServer(r, host.NewState(p.safeState))
 	hostv1.RegisterHttpServer(r, host.NewHTTP(lazyHTTP(sync.OnceValue(p.newHTTP))))
 	hostv1.RegisterLogServer(r, host.NewLog())
 	hostv1.RegisterTermServer(r, host.NewTerm(a.term))

@@ -262,10 +262,8 @@ func (s *Store) trash(path string) error {
 
 // mkdirs makes directories below the store; the store itself must be ours alone.
 func (s *Store) mkdirs(names ...string) error {
-	if info, err := os.Stat(s.o.Dir); err == nil {
-		if why := atomicfile.Unsafe(info); why != "" {
-			return hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s %s", s.o.Dir, why).WithFix("chmod go-w %s", s.o.Dir)
-		}
+	if err := s.safe("."); err != nil {
+		return err
 	}
 	for _, n := range names {
 		if err := atomicfile.MkdirAll(s.o.FS, filepath.Join(s.o.Dir, n), 0o700); err != nil {

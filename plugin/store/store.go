@@ -187,6 +187,9 @@ func (s *Store) receiptPath(dir string, name plugin.Name) string {
 // Receipt reads the active receipt of name; PLUGIN_NOT_FOUND when there is none.
 func (s *Store) Receipt(name plugin.Name) (*Receipt, error) {
 	path := s.receiptPath("active", name)
+	if err := s.safe(".", "active"); err != nil {
+		return nil, err
+	}
 	b, err := atomicfile.ReadFile(s.o.FS, path, maxReceipt)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, hostabi.Errorf(hostabi.ReasonPluginNotFound, "no plugin %q is installed", string(name))
@@ -220,6 +223,9 @@ func (s *Store) installed(r *Receipt) (*plugin.Installed, error) {
 	}
 	for i, k := range r.Kinds {
 		dir := filepath.Join(s.o.Dir, "store", k.Dir)
+		if err := s.safe("store", filepath.Join("store", k.Dir)); err != nil {
+			return p, err
+		}
 		if i == 0 {
 			m, err := s.manifest(p, r, dir)
 			if err != nil {
@@ -237,6 +243,29 @@ func (s *Store) installed(r *Receipt) (*plugin.Installed, error) {
 		p.Programs = append(p.Programs, pr)
 	}
 	return p, nil
+}
+
+// safe refuses directories of the store in which another user could put a plugin or a receipt: UNSAFE_DIR. What
+// is not there is safe. Only the store itself may be a link.
+func (s *Store) safe(names ...string) error {
+	for _, name := range names {
+		dir := filepath.Join(s.o.Dir, name)
+		stat := os.Lstat
+		if name == "." {
+			stat = os.Stat
+		}
+		info, err := stat(dir)
+		if err != nil {
+			continue // whoever opens something in it says so
+		}
+		if !info.IsDir() {
+			return hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s is not a directory", dir)
+		}
+		if why := atomicfile.Unsafe(info); why != "" {
+			return hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s %s", dir, why).WithFix("chmod go-w %s", dir)
+		}
+	}
+	return nil
 }
 
 // manifest reads plugin.json of a version if it is the one that was installed: it says what the plugin asks for
@@ -337,7 +366,7 @@ func readSettings(f atomicfile.FS, m *plugin.Manifest, dir string) error {
 func DirPrograms(m *plugin.Manifest, dir string) (out []plugin.Program) {
 	add := func(k plugin.Kind, mode plugin.Mode, rel string) {
 		path := filepath.Join(dir, filepath.FromSlash(rel))
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
 			pr := plugin.Program{Kind: k, Mode: mode, Dir: dir, Path: path, Size: info.Size()}
 			if m.Assets != "" {
 				pr.Assets = filepath.Join(dir, m.Assets)
