@@ -17,6 +17,7 @@ import (
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/atomicfile"
+	"github.com/delivery-station/ds/internal/wasmcheck"
 	"github.com/delivery-station/ds/plugin"
 	"github.com/delivery-station/ds/sandbox"
 )
@@ -311,17 +312,14 @@ func (b *Backend) openInMemory(ctx context.Context, prog *plugin.Program, l *loa
 	if err != nil {
 		return nil, err
 	}
-	if _, err := inspect(module); err != nil {
+	if module, err = metered(module); err != nil {
 		return nil, err
 	}
 	e, err := newEngine(ctx, module, "")
 	if err != nil {
 		return nil, moduleError(err)
 	}
-	if err = e.check(ctx); err == nil {
-		err = e.link(ctx)
-	}
-	if err != nil {
+	if err := e.link(ctx); err != nil {
 		e.close(ctx)
 		return nil, err
 	}
@@ -345,15 +343,16 @@ func newLinked(ctx context.Context, module []byte, dir string) (*engine, error) 
 }
 
 func checkInMemory(ctx context.Context, module []byte) error {
-	if _, err := inspect(module); err != nil {
+	module, err := metered(module)
+	if err != nil {
 		return err
 	}
 	e, err := newEngine(ctx, module, "")
 	if err != nil {
 		return moduleError(err)
 	}
-	defer e.close(ctx)
-	return e.check(ctx)
+	e.close(ctx)
+	return nil
 }
 
 // cacheUnusable reports whether nothing may be read or written in the cache directory, with one warning.
@@ -407,8 +406,8 @@ func source(prog *plugin.Program) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if fi.Size() > maxModule {
-		return nil, refused("module of %d bytes is over the limit of %d", fi.Size(), maxModule)
+	if fi.Size() > wasmcheck.MaxModule {
+		return nil, refused("module of %d bytes is over the limit of %d", fi.Size(), wasmcheck.MaxModule)
 	}
 	module := make([]byte, fi.Size())
 	if _, err := io.ReadFull(io.NewSectionReader(prog.File, 0, fi.Size()), module); err != nil {

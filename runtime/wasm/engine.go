@@ -11,14 +11,16 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/wasmcheck"
 )
 
 const (
 	// features is what modules may use; the number is part of the cache key.
 	features = api.CoreFeaturesV2
-	// closeOnDone makes the compiler emit a check at every loop head that ends the guest when the context
-	// of _start is done. docs/limits.md says what that does not stop. It is part of the cache key.
-	closeOnDone = true
+	// closeOnDone would make the compiler emit a check at every loop head that ends the guest when the context
+	// of _start is done. It is dear and does not end call trees; modules are metered instead. It is part of the
+	// cache key.
+	closeOnDone = false
 	// maxPages lets the allocator of each instance be the one memory limit, so that a growth that it
 	// refuses is seen, and instances with different limits share one engine.
 	maxPages = 65536
@@ -33,7 +35,7 @@ type engine struct {
 	code    wazero.CompiledModule
 }
 
-// newEngine loads module, from native code below dir if there is some, else by compiling it, which writes the
+// newEngine loads a metered module, from native code below dir if there is some, else by compiling it, which writes the
 // code there. An empty dir compiles in memory. Errors of the module itself have reason MODULE_REFUSED or
 // ABI_UNSUPPORTED.
 func newEngine(ctx context.Context, module []byte, dir string) (*engine, error) {
@@ -72,18 +74,17 @@ func (e *engine) link(ctx context.Context) (err error) {
 	for name, f := range imports {
 		b = b.NewFunctionBuilder().WithGoModuleFunction(f, f.params(), f.results()).Export(name)
 	}
-	_, err = b.Instantiate(ctx)
+	if _, err := b.Instantiate(ctx); err != nil {
+		return err
+	}
+	_, err = e.runtime.NewHostModuleBuilder(wasmcheck.TickModule).NewFunctionBuilder().
+		WithGoFunction(api.GoFunc(tick), nil, nil).Export(wasmcheck.TickName).Instantiate(ctx)
 	return err
 }
 
-// check refuses a module that is no command of WASI preview 1 and ds_v1.
-func (e *engine) check(ctx context.Context) (err error) {
-	defer recovered("check module", &err)
-	wasi, err := wasiFunctions(ctx, e.runtime)
-	if err != nil {
-		return err
-	}
-	return checkModule(e.code, wasi)
+// tick is what metered code calls again and again.
+func tick(ctx context.Context, _ []uint64) {
+	ctx.Value(instanceKey{}).(*instance).stop.tick()
 }
 
 // minMemory is the memory that the module needs at least, in bytes.

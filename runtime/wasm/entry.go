@@ -22,11 +22,12 @@ import (
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/atomicfile"
+	"github.com/delivery-station/ds/internal/wasmcheck"
 )
 
 const (
 	entryVersion = 1
-	meterVersion = "0" // modules are compiled as they are
+	meterVersion = wasmcheck.MeterVersion
 	moduleFile   = "module.wasm"
 	entryFile    = "entry.json"
 	lockDir      = ".lock"
@@ -182,12 +183,12 @@ func (s *entries) readStamped(dir, name string) ([]byte, stamp, error) {
 	if name != moduleFile {
 		return nil, st, nil
 	}
-	if id.Size > maxModule {
+	if id.Size > wasmcheck.MaxMetered {
 		return nil, stamp{}, fmt.Errorf("%s: %w", name, atomicfile.ErrTooLarge)
 	}
 	var b bytes.Buffer
 	b.Grow(int(id.Size) + bytes.MinRead)
-	_, err = b.ReadFrom(io.LimitReader(f, maxModule+1))
+	_, err = b.ReadFrom(io.LimitReader(f, wasmcheck.MaxMetered+1))
 	return b.Bytes(), st, err
 }
 

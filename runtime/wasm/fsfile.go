@@ -185,6 +185,7 @@ func same(a, b *os.File) error {
 
 // Read implements sys.File.
 func (r *file) Read(b []byte) (int, experimentalsys.Errno) {
+	r.fs.check()
 	n, err := r.h.Read(b)
 	if errors.Is(err, io.EOF) {
 		return n, 0
@@ -194,6 +195,7 @@ func (r *file) Read(b []byte) (int, experimentalsys.Errno) {
 
 // Pread implements sys.File.
 func (r *file) Pread(b []byte, off int64) (int, experimentalsys.Errno) {
+	r.fs.check()
 	if off < 0 {
 		return 0, experimentalsys.EINVAL
 	}
@@ -224,6 +226,7 @@ func (r *file) Readdir(int) ([]experimentalsys.Dirent, experimentalsys.Errno) {
 
 // Write implements sys.File. A write over the quota changes nothing.
 func (r *file) Write(b []byte) (int, experimentalsys.Errno) {
+	r.fs.check()
 	if !r.canChange() {
 		return 0, experimentalsys.EBADF
 	}
@@ -244,6 +247,7 @@ func (r *file) Write(b []byte) (int, experimentalsys.Errno) {
 
 // Pwrite implements sys.File.
 func (r *file) Pwrite(b []byte, off int64) (int, experimentalsys.Errno) {
+	r.fs.check()
 	if !r.canChange() {
 		return 0, experimentalsys.EBADF
 	}
@@ -445,6 +449,7 @@ func dirent(fi fs.FileInfo) experimentalsys.Dirent {
 // Readdir implements sys.File: at most n entries, all with n <= 0; fewer than n is the end. Entries that
 // vanish meanwhile are skipped.
 func (d *dir) Readdir(n int) ([]experimentalsys.Dirent, experimentalsys.Errno) {
+	d.fs.check()
 	if !d.started {
 		d.start()
 	}

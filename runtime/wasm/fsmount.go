@@ -26,6 +26,7 @@ type mountFS struct {
 	mounts []*mount
 	dirs   map[string][]string // virtual directory -> names in it
 	files  *fileTable
+	stop   *stopper // nil: nothing ends the guest
 }
 
 // mount is one host directory, or one name in it, or what patterns select of it.
@@ -138,6 +139,7 @@ func openMounts(in *instance, box grants) []*mountFS {
 	var out []*mountFS
 	for _, top := range preopens {
 		if f := by[top]; f != nil {
+			f.stop = in.stop
 			f.finish()
 			out = append(out, f)
 		}
@@ -267,8 +269,16 @@ type target struct {
 	whole bool
 }
 
+// check ends a guest whose time is over: one call may take long, and many may stand between two ticks.
+func (f *mountFS) check() {
+	if f.stop != nil {
+		f.stop.check()
+	}
+}
+
 // resolve finds the mount of p. A writable mount wins over a read-only one, then the deeper wins.
 func (f *mountFS) resolve(p string) (target, experimentalsys.Errno) {
+	f.check()
 	var whole, way *mount
 	for _, m := range f.mounts {
 		rel, ok := below(m.at, p)

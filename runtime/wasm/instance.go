@@ -135,7 +135,7 @@ func (in *instance) ended(err error) error {
 // config is what the module sees of the world beside ds_v1.
 func (in *instance) config() wazero.ModuleConfig {
 	cfg := wazero.NewModuleConfig().WithName("").WithStartFunctions().WithArgs(in.argv...).
-		WithSysWalltime().WithSysNanotime().WithNanosleep(in.stop.sleep).WithOsyield(runtime.Gosched).WithRandSource(rand.Reader)
+		WithSysWalltime().WithSysNanotime().WithNanosleep(in.stop.sleep).WithOsyield(runtime.Gosched).WithRandSource(random{in.stop})
 	for _, kv := range in.env {
 		k, v := cutEnv(kv)
 		cfg = cfg.WithEnv(k, v)
@@ -157,6 +157,20 @@ func (in *instance) config() wazero.ModuleConfig {
 		fsc = fsc.(sysfs.FSConfig).WithSysFSMount(in.mounts[0], ".")
 	}
 	return cfg.WithFSConfig(fsc)
+}
+
+// random is the guest's source of random bytes, which it may ask for by the hundred MiB.
+type random struct{ stop *stopper }
+
+func (r random) Read(b []byte) (int, error) {
+	const piece = 1 << 20
+	for n := 0; n < len(b); n += piece {
+		r.stop.check()
+		if _, err := rand.Read(b[n:min(n+piece, len(b))]); err != nil {
+			return n, err
+		}
+	}
+	return len(b), nil
 }
 
 // mounted reports whether a preopen of that name exists.

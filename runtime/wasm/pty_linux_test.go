@@ -43,6 +43,9 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	master, slave := openPTY(t)
+	if err := shared().Check(t.Context(), installed(t, demoWASM)); err != nil { // a slow compile prints a line
+		t.Fatal(err)
+	}
 	r := &runOf{inv: plugin.Invocation{Stdin: slave, Stdout: slave, Stderr: slave}}
 	if err := r.run(t.Context(), t, installed(t, demoWASM), "isatty"); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/wasmcheck"
 	"github.com/delivery-station/ds/plugin"
 	"github.com/delivery-station/ds/sandbox"
 )
@@ -470,6 +471,8 @@ func TestOpenFilesAreCounted(t *testing.T) {
 
 func TestRefusedModules(t *testing.T) {
 	t.Parallel()
+	invalid := module(nil, true, "_start")
+	invalid = append(invalid[:len(invalid)-6], 0x0a, 5, 1, 3, 0, 0x1a, 0x0b) // drop without a value
 	for name, c := range map[string]struct {
 		module []byte
 		want   string
@@ -478,16 +481,17 @@ func TestRefusedModules(t *testing.T) {
 		"script":         {[]byte("#!/bin/sh\n"), "MODULE_REFUSED: x: not a WASM module"},
 		"component":      {[]byte("\x00asm\x0d\x00\x01\x00"), "MODULE_REFUSED: x: component model is not supported, build for wasip1"},
 		"version":        {[]byte("\x00asm\x02\x00\x00\x00"), "MODULE_REFUSED: x: WASM version is not 1"},
-		"cut off":        {[]byte("\x00asm\x01\x00\x00\x00\x01\x10"), "MODULE_REFUSED: x: section 1 at byte 8 is cut off"},
-		"start section":  {[]byte("\x00asm\x01\x00\x00\x00\x08\x01\x00"), "MODULE_REFUSED: x: start section at byte 8: a plugin starts at _start only"},
+		"cut off":        {[]byte("\x00asm\x01\x00\x00\x00\x01\x10"), "MODULE_REFUSED: x: module is damaged: section is cut off (type section, byte 8)"},
+		"start section":  {[]byte("\x00asm\x01\x00\x00\x00\x08\x01\x00"), "MODULE_REFUSED: x: module has a start section: a plugin starts at _start only (start section, byte 8)"},
 		"nothing":        {[]byte("\x00asm\x01\x00\x00\x00"), "MODULE_REFUSED: x: module does not export one memory named memory; build a command, not a reactor"},
-		"invalid":        {[]byte("\x00asm\x01\x00\x00\x00\x01\x01\x7f"), "MODULE_REFUSED: x: module does not compile: "},
+		"damaged":        {[]byte("\x00asm\x01\x00\x00\x00\x01\x01\x7f"), "MODULE_REFUSED: x: module is damaged: "},
+		"invalid":        {invalid, "MODULE_REFUSED: x: module does not compile: "},
 		"no _start":      {module(nil, true, ""), "MODULE_REFUSED: x: module does not export _start; build a command, not a reactor or library"},
 		"no memory":      {module(nil, false, "_start"), "MODULE_REFUSED: x: module does not export one memory named memory; build a command, not a reactor"},
-		"newer ds_v1":    {module([]string{"ds_v1", "fly"}, true, "_start"), "ABI_UNSUPPORTED: x: module imports ds_v1.fly () -> (): needs a newer ds"},
-		"other type":     {module([]string{"ds_v1", "call"}, true, "_start"), "ABI_UNSUPPORTED: x: module imports ds_v1.call () -> (): needs a newer ds"},
-		"unknown module": {module([]string{"env", "x"}, true, "_start"), "MODULE_REFUSED: x: module imports env.x; only wasi_snapshot_preview1 and ds_v1 are there"},
-		"unknown wasi":   {module([]string{wasiName, "x"}, true, "_start"), "MODULE_REFUSED: x: module imports wasi_snapshot_preview1.x () -> (), which does not exist"},
+		"newer ds_v1":    {module([]string{"ds_v1", "fly"}, true, "_start"), "ABI_UNSUPPORTED: x: module imports ds_v1.fly () -> (): needs a newer ds (import section, byte 17)"},
+		"other type":     {module([]string{"ds_v1", "call"}, true, "_start"), "ABI_UNSUPPORTED: x: module imports ds_v1.call () -> (): needs a newer ds (import section, byte 17)"},
+		"unknown module": {module([]string{"env", "x"}, true, "_start"), "MODULE_REFUSED: x: module imports env.x; only wasi_snapshot_preview1 and ds_v1 are there (import section, byte 17)"},
+		"unknown wasi":   {module([]string{wasmcheck.WASIModule, "x"}, true, "_start"), "MODULE_REFUSED: x: module imports wasi_snapshot_preview1.x () -> (), which does not exist (import section, byte 17)"},
 		"fine":           {module(nil, true, "_start"), ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -28,13 +28,15 @@ type reason struct {
 }
 
 // stopper turns deadline, signals and the end of the caller into the two ways in which a run is stopped: wait
-// ends first and cancels host calls, sleeps and reads; guest ends the guest's code. After a deadline both end
-// at once, after a signal guest ends two seconds later or at the second signal.
+// ends first and cancels host calls, sleeps and reads; the stop word and guest end the guest's code, which
+// looks at the word in every tick of its meter. After a deadline all end at once, after a signal the guest ends
+// two seconds later or at the second signal.
 type stopper struct {
 	wait  context.Context
 	guest context.Context
 
 	cancelWait, cancelGuest context.CancelFunc
+	word                    atomic.Bool // set before guest ends
 	why                     atomic.Pointer[reason]
 	quit, done              chan struct{}
 }
@@ -65,6 +67,19 @@ func (s *stopper) end() {
 	s.cancelGuest()
 }
 
+// stopGuest ends the guest's code at its next tick.
+func (s *stopper) stopGuest() {
+	s.word.Store(true)
+	s.cancelGuest()
+}
+
+// tick ends the guest's code if its time is over.
+func (s *stopper) tick() {
+	if s.word.Load() {
+		panic(sys.NewExitError(stopCode))
+	}
+}
+
 func (s *stopper) watch(ctx context.Context, signals <-chan os.Signal) {
 	defer close(s.done)
 	caller, wait := ctx.Done(), s.wait.Done()
@@ -82,13 +97,13 @@ func (s *stopper) watch(ctx context.Context, signals <-chan os.Signal) {
 			return
 		case <-wait: // nobody else ends it before first does
 			s.note(reason{timeout: true})
-			s.cancelGuest()
+			s.stopGuest()
 			wait = nil
 		case <-caller:
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				s.note(reason{timeout: true})
 				s.cancelWait()
-				s.cancelGuest()
+				s.stopGuest()
 				caller, wait = nil, nil
 				continue
 			}
@@ -102,12 +117,12 @@ func (s *stopper) watch(ctx context.Context, signals <-chan os.Signal) {
 			switch {
 			case n == 0:
 			case over != nil:
-				s.cancelGuest()
+				s.stopGuest()
 			default:
 				first(reason{signal: n})
 			}
 		case <-over:
-			s.cancelGuest()
+			s.stopGuest()
 		}
 	}
 }
@@ -135,13 +150,13 @@ func (s *stopper) late() bool {
 	return true
 }
 
-// check ends the guest's code if its time is over. Host functions call it when they return from a wait: the
-// engine itself looks at loop heads only.
+// check ends the guest's code if its time is over. Host functions call it when they return from a wait and when
+// they may take long: a tick is many host calls away.
 func (s *stopper) check() {
 	if s.wait.Err() == nil {
 		return
 	}
-	if s.late() || s.guest.Err() != nil {
+	if s.late() || s.word.Load() {
 		panic(sys.NewExitError(stopCode))
 	}
 }

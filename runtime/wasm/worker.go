@@ -16,37 +16,36 @@ import (
 	"time"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/wasmcheck"
 )
 
 // CompileCommand is the hidden command of cmd/ds whose body is Compile; its one argument is the directory.
 const CompileCommand = "__wasm-compile"
 
-// Compile is the body of the compile worker: it reads a module from in, checks and compiles it into dir,
+// Compile is the body of the compile worker: it reads a module from in, checks, meters and compiles it into dir,
 // which is empty and the only place it writes to, and prints entry.json without stamps to out. A refused
 // module is MODULE_REFUSED or ABI_UNSUPPORTED.
 func Compile(ctx context.Context, dir string, in io.Reader, out io.Writer) error {
-	module, err := io.ReadAll(io.LimitReader(in, maxModule+1))
+	module, err := io.ReadAll(io.LimitReader(in, wasmcheck.MaxModule+1))
 	if err != nil {
 		return err
 	}
-	if _, err := inspect(module); err != nil {
+	begin := time.Now()
+	source := hostabi.DigestOf(module)
+	if module, err = metered(module); err != nil {
 		return err
 	}
-	begin := time.Now()
 	e, err := newEngine(ctx, module, dir)
 	if err != nil {
 		return moduleError(err)
 	}
 	defer e.close(ctx)
-	if err := e.check(ctx); err != nil {
-		return err
-	}
 	if err := os.WriteFile(filepath.Join(dir, moduleFile), module, 0o400); err != nil {
 		return &writeError{err}
 	}
 	sum := sha256.Sum256(module)
 	return json.NewEncoder(out).Encode(entryInfo{
-		V: entryVersion, Source: hostabi.DigestFromSum(sum[:]), SHA256: hex.EncodeToString(sum[:]), Engine: engineName(),
+		V: entryVersion, Source: source, SHA256: hex.EncodeToString(sum[:]), Engine: engineName(),
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Features: uint64(features), Meter: meterVersion, CompileMS: time.Since(begin).Milliseconds(),
 	})
 }
