@@ -257,3 +257,24 @@ func TestAttackUnsafeDirectories(t *testing.T) {
 		t.Errorf("a version that is a link runs: %s", c.stdout.String())
 	}
 }
+
+// TestDenyOfAnInstalledPlugin: --deny and --grant count too when the version is there already.
+func TestDenyOfAnInstalledPlugin(t *testing.T) {
+	reg := dstest.Registry(t, dstest.RegistryOptions{})
+	c := newCall(t)
+	c.want(0, "plugin", "push", spyDir(t), reg.Host+"/x/spy", "--unsigned")
+	install := []string{"plugin", "install", reg.Host + "/x/spy:0.1.0", "--allow-unsigned", "--backend", "native"}
+	c.want(0, append(install, "--grant", "manifest")...)
+	fetch := func() bool { return c.run("spy", "fetch", reg.URL+"/v2/") == 0 }
+	if !fetch() {
+		t.Fatal(c.stderr.String())
+	}
+	c.want(0, append(install, "--deny", "net.http=args")...)
+	if fetch() {
+		t.Error("what was denied is allowed")
+	}
+	c.want(0, append(install, "--grant", "net.http=args")...)
+	if !fetch() {
+		t.Errorf("what was granted is denied: %s", c.stderr.String())
+	}
+}

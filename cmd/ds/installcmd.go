@@ -91,6 +91,17 @@ func (a *app) install(ctx context.Context, ref string, f installFlags) error {
 	if err != nil {
 		return err
 	}
+	if r.Already && !f.dryRun && len(f.grant)+len(f.deny) > 0 { // what was said counts, also when nothing is installed
+		commit, err := c.Ask(ctx, r.Plugin)
+		if err != nil {
+			return err
+		}
+		if commit != nil {
+			if err := commit(ctx); err != nil {
+				return err
+			}
+		}
+	}
 	return a.installed(r, f.dryRun)
 }
 
