@@ -78,6 +78,9 @@ func TestScript(t *testing.T) {
 		if v.kind == "once" {
 			files = once
 		}
+		if v.kind == "goplugin" && testing.Short() {
+			continue // the mode's own package has short tests
+		}
 		t.Run(v.kind, func(t *testing.T) {
 			t.Parallel()
 			testscript.Run(t, testscript.Params{
