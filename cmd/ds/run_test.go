@@ -26,6 +26,9 @@ func installed(t *testing.T, v variant, names ...string) *call {
 	t.Helper()
 	c := newCall(t)
 	c.env["DS_PLUGINS_BACKEND"] = v.backend
+	if err := linkCompiled(t, c.home); err != nil {
+		t.Fatal(err)
+	}
 	for _, n := range names {
 		c.want(0, "plugin", "install", filepath.Join(v.guests, n), "--grant", "manifest")
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -26,40 +25,6 @@ func TestMain(m *testing.M) {
 	testscript.Main(suite{m}, programs)
 }
 
-// suite removes what the tests have built.
-type suite struct{ *testing.M }
-
-func (s suite) Run() int {
-	code := s.M.Run()
-	if built.dir != "" {
-		if err := os.RemoveAll(built.dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-	}
-	return code
-}
-
-// built are the guests of all tests of this process, made when the first asks for them.
-var built struct {
-	once sync.Once
-	dir  string
-	dstest.Guests
-	err error
-}
-
-func guests(t testing.TB) dstest.Guests {
-	t.Helper()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "ds-guests-"); built.err == nil {
-			built.Guests, built.err = dstest.BuildGuests(built.dir)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
-	}
-	return built.Guests
-}
-
 // variant is one way to run a script: $KIND, the backend that runs plugins, and the plugins to install.
 type variant struct{ kind, backend, guests string }
 
@@ -68,7 +33,6 @@ type variant struct{ kind, backend, guests string }
 // that are go-plugin servers.
 func TestScript(t *testing.T) {
 	guests := guests(t)
-	compiled := compile(t, guests.Both)
 	once, perKind := scripts(t)
 	homes := t.TempDir()
 	for _, v := range []variant{
@@ -85,7 +49,7 @@ func TestScript(t *testing.T) {
 			t.Parallel()
 			testscript.Run(t, testscript.Params{
 				Files: files, Cmds: dstest.ScriptCommands(),
-				Setup:     func(e *testscript.Env) error { return v.setup(e, compiled, homes) },
+				Setup:     func(e *testscript.Env) error { return v.setup(t, e, homes) },
 				Condition: v.condition,
 			})
 		})
@@ -94,7 +58,7 @@ func TestScript(t *testing.T) {
 
 // setup gives each script a home of its own, which is not below its working directory: what a plugin may read
 // there must not contain the files of ds.
-func (v variant) setup(e *testscript.Env, compiled, homes string) error {
+func (v variant) setup(t *testing.T, e *testscript.Env, homes string) error {
 	home, err := os.MkdirTemp(homes, "home")
 	if err != nil {
 		return err
@@ -108,12 +72,7 @@ func (v variant) setup(e *testscript.Env, compiled, homes string) error {
 		e.Setenv("DS_PLUGINS_BACKEND", v.backend)
 	}
 	e.Values[dstest.ScriptKey{}] = make(map[string]*dstest.RegistryServer)
-	// Native code of the modules, made once: compiling it again in every script would be most of the time.
-	cache := filepath.Join(home, ".cache", "ds")
-	if err := os.MkdirAll(cache, 0o700); err != nil {
-		return err
-	}
-	return os.Symlink(compiled, filepath.Join(cache, "wasm"))
+	return linkCompiled(t, home)
 }
 
 // condition makes [kind:native], [kind:wasm] and [kind:goplugin] true in their variants.
@@ -149,55 +108,6 @@ func scripts(t *testing.T) (once, perKind []string) {
 		}
 	}
 	return once, perKind
-}
-
-// compile runs each module once and returns the directory of compiled code.
-func compile(t *testing.T, guests string) string {
-	t.Helper()
-	c := newCall(t)
-	for name, args := range map[string][]string{"porter": {"version"}, "probe": {"args"}, "demo": {"args"}} {
-		c.want(0, "plugin", "install", filepath.Join(guests, name), "--grant", "manifest")
-		c.want(0, append([]string{"--backend", "wasm", name}, args...)...)
-	}
-	return filepath.Join(c.home, ".cache", "ds", "wasm")
-}
-
-// call runs ds in this process, in a home of its own.
-type call struct {
-	t              testing.TB
-	home           string
-	env            map[string]string
-	stdin          string
-	stdout, stderr bytes.Buffer
-}
-
-func newCall(t testing.TB) *call {
-	t.Helper()
-	home := t.TempDir()
-	return &call{t: t, home: home, env: map[string]string{"HOME": home, "PATH": os.Getenv("PATH")}}
-}
-
-// run is one call of ds; its output is in c.stdout and c.stderr.
-func (c *call) run(args ...string) int {
-	c.t.Helper()
-	c.stdout.Reset()
-	c.stderr.Reset()
-	return run(c.t.Context(), args, stdio{strings.NewReader(c.stdin), &c.stdout, &c.stderr}, c.environ())
-}
-
-func (c *call) environ() (env []string) {
-	for k, v := range c.env {
-		env = append(env, k+"="+v)
-	}
-	return env
-}
-
-// want is run, and a test that fails if the exit code is another one.
-func (c *call) want(code int, args ...string) {
-	c.t.Helper()
-	if got := c.run(args...); got != code {
-		c.t.Fatalf("ds %q: exit %d, want %d\n%s%s", args, got, code, c.stdout.String(), c.stderr.String())
-	}
 }
 
 // cleanEnv is a home of its own and nothing of the caller's environment that ds would obey.
