@@ -265,8 +265,8 @@ func TestMemoryLimit(t *testing.T) {
 	}
 }
 
-// TestBombs: what kills an engine or keeps it busy is refused at once, by the rule that it is about.
-func TestBombs(t *testing.T) {
+// TestREG007_CompileBombs: what kills an engine or keeps it busy is refused at once, by the rule that it is about.
+func TestREG007_CompileBombs(t *testing.T) {
 	t.Parallel()
 	names := unhex(t, killNames)[8:]
 	for name, c := range map[string]struct {

@@ -24,7 +24,11 @@ import (
 const compilerEnv = "DS_WASMCHECK_COMPILER"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(compilerEnv) != "" {
+	switch os.Getenv(compilerEnv) {
+	case "":
+	case "run":
+		os.Exit(runBare(os.Stdin))
+	default:
 		os.Exit(serve(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
@@ -143,20 +147,6 @@ func withoutCustom(b []byte) []byte {
 		at = end
 	}
 	return out
-}
-
-// TestCompilerDies shows that the test would notice: the three small modules do kill a bare engine.
-func TestCompilerDies(t *testing.T) {
-	t.Parallel()
-	for name, text := range map[string]string{"a": killLocals, "b": killNames, "c": killType} {
-		c := &compiler{}
-		begin := time.Now()
-		if took, err := c.compile(unhex(t, text)); err == nil {
-			t.Errorf("%s: the bare engine survives (took %v): review whether Check still needs this rule", name, took)
-		}
-		t.Logf("%s: dead after %v", name, time.Since(begin))
-		c.close()
-	}
 }
 
 // TestMutants changes real modules: bytes, numbers, whole sections, pieces of others.

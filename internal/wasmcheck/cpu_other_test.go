@@ -1,0 +1,10 @@
+//go:build !linux
+
+package wasmcheck_test
+
+import "time"
+
+var begin = time.Now()
+
+// cpuTime is the time that passes, where there is no clock of a thread.
+func cpuTime() time.Duration { return time.Since(begin) }
