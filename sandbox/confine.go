@@ -20,8 +20,13 @@ func (b *Box) Whole(m Mount, target string) error {
 	}
 	at := dirSegs(target)
 	refuse := func(format, name string) error {
-		return hostabi.Errorf(hostabi.ReasonCapabilityDenied, format, name).
+		e := hostabi.Errorf(hostabi.ReasonCapabilityDenied, format, name).
 			WithMeta("capability", string(c)).WithMeta("resource", target).WithMeta("plugin", string(b.name))
+		if m.Create { // a path that exists is opened by itself, not with what lies beside it
+			e.Msg = m.Name + " does not exist yet, and " + b.tilde(m.Host) + " cannot be opened for it: " + e.Msg
+			_ = e.WithFix("mkdir %s\nds --backend wasm, whose sandbox can leave a directory out", b.tilde(filepath.Join(m.Host, m.Name)))
+		}
+		return e
 	}
 	for _, h := range b.hidden {
 		if coversPath(h.segs, at, foldCase()) {

@@ -35,7 +35,8 @@ func main() {
 type tour struct {
 	out      io.Writer
 	ds       string
-	home     string
+	home     string // of ds
+	work     string // where the user is
 	registry *dstest.RegistryServer
 	layout   string
 	ref      string // of the artifact
@@ -43,11 +44,11 @@ type tour struct {
 }
 
 func run(ctx context.Context, out io.Writer) error {
-	home, err := os.MkdirTemp("", "ds-demo-")
+	tmp, err := os.MkdirTemp("", "ds-demo-")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(home) }() // it lies in the temporary directory
+	defer func() { _ = os.RemoveAll(tmp) }() // it lies in the temporary directory
 	ds, err := filepath.Abs(filepath.Join("bin", "ds"))
 	if err != nil {
 		return err
@@ -58,8 +59,13 @@ func run(ctx context.Context, out io.Writer) error {
 	}
 	defer registry.Close()
 	t := &tour{
-		out: out, ds: ds, home: home, registry: registry, layout: "oci-layout:" + filepath.Join(home, "layout"),
+		out: out, ds: ds, home: filepath.Join(tmp, "home"), work: filepath.Join(tmp, "work"), registry: registry, layout: "oci-layout:" + filepath.Join(tmp, "layout"),
 		ref: registry.Host + "/acme/app:1.0.0", files: make(map[string][32]byte),
+	}
+	for _, dir := range []string{t.home, t.work} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(out, "Delivery Station demo: registry in this process at %s, OCI layout in a temporary directory\n\n", registry.Host)
 	begin := time.Now()
@@ -109,7 +115,7 @@ func (t *tour) call(ctx context.Context, args ...string) (result, error) {
 	cmd := exec.CommandContext(ctx, t.ds, args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.Dir = t.home
+	cmd.Dir = t.work
 	cmd.Env = []string{"HOME=" + t.home, "USERPROFILE=" + t.home, "APPDATA=" + t.home, "LOCALAPPDATA=" + t.home, "PATH=" + os.Getenv("PATH"), "DS_PLUGINS_SETTINGS_DEMO_GREETING=Hello", "DS_PLUGINS_SETTINGS_PROBE_GREETING=Hello"}
 	err := cmd.Run()
 	r := result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
@@ -133,11 +139,11 @@ func (t *tour) want(ctx context.Context, args ...string) (string, error) {
 
 func (t *tour) build(context.Context) (string, error) {
 	for src, name := range map[string]string{"cmd/ds-porter": "porter", "testdata/guests/go/probe": "probe"} {
-		if err := dstest.BuildPlugin(filepath.FromSlash(src), filepath.Join(t.home, name)); err != nil {
+		if err := dstest.BuildPlugin(filepath.FromSlash(src), filepath.Join(t.work, name)); err != nil {
 			return "", err
 		}
 	}
-	return "", os.CopyFS(filepath.Join(t.home, "demo"), os.DirFS(filepath.FromSlash("testdata/guests/c/demo")))
+	return "", os.CopyFS(filepath.Join(t.work, "demo"), os.DirFS(filepath.FromSlash("testdata/guests/c/demo")))
 }
 
 func (t *tour) publish(ctx context.Context) (string, error) {
@@ -177,13 +183,13 @@ func (t *tour) install(ctx context.Context) (string, error) {
 
 // push makes three files of different sizes and pushes them as one artifact.
 func (t *tour) push(ctx context.Context) (string, error) {
-	if err := os.Mkdir(filepath.Join(t.home, "app"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(t.work, "app"), 0o700); err != nil {
 		return "", err
 	}
 	for name, size := range map[string]int{"app.bin": 8 << 20, "config.json": 2000, "notes.txt": 300_000} {
 		data := make([]byte, size)
 		_, _ = rand.Read(data) // never fails (crypto/rand)
-		if err := os.WriteFile(filepath.Join(t.home, "app", name), data, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(t.work, "app", name), data, 0o600); err != nil {
 			return "", err
 		}
 		t.files[name] = sha256.Sum256(data)
@@ -236,7 +242,7 @@ func (t *tour) pull(ctx context.Context, backend string) (cached bool, err error
 		return false, fmt.Errorf("porter pull printed %q: %w", text, err)
 	}
 	for name, want := range t.files {
-		data, err := os.ReadFile(filepath.Join(t.home, out, name))
+		data, err := os.ReadFile(filepath.Join(t.work, out, name))
 		if err != nil {
 			return false, err
 		}
