@@ -124,6 +124,9 @@ func (c call) run(ctx context.Context) error {
 		c.inv(inv)
 	}
 	o := sandbox.BoxOptions{Plugin: p, Invocation: inv}
+	if underRace {
+		p.Manifest.Limits.Memory = 1 << 60
+	}
 	if c.box != nil {
 		c.box(&o)
 	}
