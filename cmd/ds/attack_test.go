@@ -178,10 +178,25 @@ func TestAttackTextOnTerminal(t *testing.T) {
 			dir := spyDir(t)
 			edit(t, filepath.Join(dir, "plugin.yaml"), change[0], change[1])
 			for _, args := range [][]string{
-				{"plugin", "install", dir}, {"plugin", "install", dir, "--grant", "manifest"}, {"plugin", "list"}, {"--format", "json", "plugin", "list"}, {"--format", "wide", "plugin", "list"},
-				{"plugin", "info", "spy"}, {"--format", "yaml", "plugin", "info", "spy"}, {"plugin", "info", "spy", "--capabilities"}, {"plugin", "info", "spy", "--manifest"},
-				{"spy", "--help"}, {"spy", "fetch", "--help"}, {"help"}, {"help", "spy"}, {"spy", "dump"}, {"plugin", "push", dir, reg.Host + "/x/spy", "--unsigned"},
-				{"plugin", "install", reg.Host + "/x/spy:0.1.0", "--allow-unsigned"}, {"--error-format", "json", "plugin", "install", dir + "x"}, {"__complete", "spy", ""}, {"__complete", ""},
+				{"plugin", "install", dir},
+				{"plugin", "install", dir, "--grant", "manifest"},
+				{"plugin", "list"},
+				{"--format", "json", "plugin", "list"},
+				{"--format", "wide", "plugin", "list"},
+				{"plugin", "info", "spy"},
+				{"--format", "yaml", "plugin", "info", "spy"},
+				{"plugin", "info", "spy", "--capabilities"},
+				{"plugin", "info", "spy", "--manifest"},
+				{"spy", "--help"},
+				{"spy", "fetch", "--help"},
+				{"help"},
+				{"help", "spy"},
+				{"spy", "dump"},
+				{"plugin", "push", dir, reg.Host + "/x/spy", "--unsigned"},
+				{"plugin", "install", reg.Host + "/x/spy:0.1.0", "--allow-unsigned"},
+				{"--error-format", "json", "plugin", "install", dir + "x"},
+				{"__complete", "spy", ""},
+				{"__complete", ""},
 			} {
 				c.run(args...)
 				for stream, b := range map[string]*bytes.Buffer{"stdout": &c.stdout, "stderr": &c.stderr} {
