@@ -113,12 +113,19 @@ func (s *Store) Record(r *Receipt) error {
 		return err
 	}
 	active := s.receiptPath("active", r.Name)
-	if old, err := atomicfile.ReadFile(s.o.FS, active, maxReceipt); err == nil {
+	if old, err := atomicfile.ReadFile(s.o.FS, active, maxReceipt); err == nil && !sameVersion(old, r) {
 		if err := atomicfile.Write(s.o.FS, s.receiptPath("prev", r.Name), old, 0o600); err != nil {
 			return writeError(err)
 		}
 	}
 	return writeError(atomicfile.Write(s.o.FS, active, b, 0o600))
+}
+
+// sameVersion reports whether a receipt is of the version that r records again: then the previous version stays
+// what it was.
+func sameVersion(old []byte, r *Receipt) bool {
+	var o Receipt
+	return r.Index != "" && o.UnmarshalJSON(old) == nil && o.Index == r.Index && o.Source.Repository == r.Source.Repository
 }
 
 // Lock serialises writers of one plugin; LOCK_HELD after 30 s.

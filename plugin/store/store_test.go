@@ -217,6 +217,7 @@ func TestUpgradeKeepsThePrevious(t *testing.T) {
 	s := newStore(t)
 	put(t, s, manifest("s3", "1.0.0"), "one")
 	put(t, s, manifest("s3", "1.1.0"), "two")
+	put(t, s, manifest("s3", "1.1.0"), "two") // again, as with --force
 	if p, err := s.Lookup(t.Context(), "s3"); err != nil || p.Version != "1.1.0" {
 		t.Errorf("active is %v, %v", p, err)
 	}
