@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/delivery-station/ds/config"
 	"github.com/delivery-station/ds/hostabi"
@@ -39,6 +40,8 @@ type app struct {
 	traceID string
 	wd      string
 
+	completeTime time.Duration // how long a plugin may take to propose something; tests have more
+
 	signals   chan os.Signal // to the backend while forward is set
 	catching  chan struct{}  // closed when signals are caught; nothing is done before that could be left half done
 	forward   atomic.Bool
@@ -46,7 +49,7 @@ type app struct {
 }
 
 func newApp(std stdio, env []string) *app {
-	return &app{std: std, environ: env, g: newGlobals(), signals: make(chan os.Signal, 8), catching: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
+	return &app{std: std, environ: env, g: newGlobals(), completeTime: 300 * time.Millisecond, signals: make(chan os.Signal, 8), catching: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
 }
 
 // env looks a variable up.

@@ -57,9 +57,6 @@ func configKeys(_ *cobra.Command, args []string, word string) (out []string, _ c
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completionTime is how long a plugin may take to propose something.
-const completionTime = 300 * time.Millisecond
-
 // dynamic asks a plugin for values of something that it declares complete: dynamic. It is the only completion
 // that starts a plugin; one that fails has nothing to propose.
 func (a *app) dynamic(name plugin.Name) cobra.CompletionFunc {
@@ -69,10 +66,14 @@ func (a *app) dynamic(name plugin.Name) cobra.CompletionFunc {
 		if err != nil || merr != nil || len(words) == 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
+		budget := completionTime
+		if a.g.timeout != "" {
+			budget, _ = config.ParseDuration(a.g.timeout) // checked when it was read
+		}
 		var out bytes.Buffer
 		err = m.Run(cmd.Context(), name, &plugin.Invocation{
 			Args: append([]string{"__complete"}, words[1:]...), Kind: plugin.KindComplete, Stdin: strings.NewReader(""), Stdout: &out, Stderr: io.Discard,
-			Dir: a.wd, Env: a.environ, NoInput: true, Offline: a.cfg.Bool("registry.offline"), Deadline: time.Now().Add(completionTime),
+			Dir: a.wd, Env: a.environ, NoInput: true, Offline: a.cfg.Bool("registry.offline"), Deadline: time.Now().Add(a.completeTime),
 		})
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp

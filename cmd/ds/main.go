@@ -21,7 +21,10 @@ func main() {
 
 // run is ds: it runs args and returns the exit code. Everything it starts has ended when it returns.
 func run(ctx context.Context, args []string, std stdio, env []string) int {
-	a := newApp(std, env)
+	return newApp(std, env).run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	ctx, stop := a.notify(ctx)
 	defer stop()
 	err := a.dispatch(ctx, args)

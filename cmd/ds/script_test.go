@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -20,7 +21,9 @@ import (
 func TestMain(m *testing.M) {
 	programs := dstest.ScriptPrograms()
 	programs["ds"] = func() {
-		os.Exit(run(context.Background(), os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}, os.Environ()))
+		a := newApp(stdio{os.Stdin, os.Stdout, os.Stderr}, os.Environ())
+		a.completeTime = time.Minute // machines that run tests are busy
+		os.Exit(a.run(context.Background(), os.Args[1:]))
 	}
 	testscript.Main(suite{m}, programs)
 }
