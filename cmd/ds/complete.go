@@ -66,10 +66,6 @@ func (a *app) dynamic(name plugin.Name) cobra.CompletionFunc {
 		if err != nil || merr != nil || len(words) == 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		budget := completionTime
-		if a.g.timeout != "" {
-			budget, _ = config.ParseDuration(a.g.timeout) // checked when it was read
-		}
 		var out bytes.Buffer
 		err = m.Run(cmd.Context(), name, &plugin.Invocation{
 			Args: append([]string{"__complete"}, words[1:]...), Kind: plugin.KindComplete, Stdin: strings.NewReader(""), Stdout: &out, Stderr: io.Discard,
