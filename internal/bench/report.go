@@ -162,13 +162,12 @@ its distance from 1 is the noise. MISSED means that the promise is not kept.
 		for _, res := range g.results {
 			fmt.Fprintf(&b, "| %s |\n", strings.Join(res.cells(), " | "))
 		}
+		between := "\n"
 		for _, res := range g.results {
 			if res.row.Note != "" {
-				fmt.Fprintf(&b, "\n- %s: %s.", res.row.ID, res.row.Note)
+				fmt.Fprintf(&b, "%s- %s: %s.\n", between, res.row.ID, res.row.Note)
+				between = ""
 			}
-		}
-		if strings.Contains(b.String(), "\n- ") && !strings.HasSuffix(b.String(), "\n") {
-			b.WriteString("\n")
 		}
 	}
 	return b.String()
