@@ -219,7 +219,7 @@ func cold(id, workload, plugin string, want Output, goal float64) Row {
 	ours := ds(plugin+", wasm cache removed", want, plugin)
 	ours.Clear = "${home}/.cache/ds/wasm"
 	return Row{
-		ID: id, Group: "start", Workload: workload, Ours: ours, Metric: Wall, Goal: goal,
+		ID: id, Group: "start", Workload: workload, Ours: ours, Metric: Wall, Goal: goal, N: 7,
 		Against: wazero("wazero run", "${guests}/"+plugin+"/"+plugin+".wasm", want),
 	}
 }
