@@ -18,19 +18,19 @@ type report struct {
 
 // noise says what made the numbers worthless, "" = nothing.
 func (r *report) noise() string {
+	var why, bad []string
 	if r.overloaded {
-		return fmt.Sprintf("load average %.2f on %d cores before the start", r.load, r.cores)
+		why = append(why, fmt.Sprintf("load average %.2f on %d cores before the start", r.load, r.cores))
 	}
-	var bad []string
 	for _, g := range r.groups {
 		if g.noisy() && g.aaErr == nil {
 			bad = append(bad, fmt.Sprintf("%s (A/A %.2f)", g.Name, spreadOf(g.aa).median))
 		}
 	}
-	if len(bad) == 0 {
-		return ""
+	if len(bad) > 0 {
+		why = append(why, "a program differed from itself in "+strings.Join(bad, ", "))
 	}
-	return "a program differed from itself in " + strings.Join(bad, ", ")
+	return strings.Join(why, "; ")
 }
 
 // exit is the exit code and the error that explains it. A side that fails weighs more than noise, noise more

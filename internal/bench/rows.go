@@ -119,11 +119,11 @@ func channels(subscribers string) Spec {
 	return Spec{Label: "blocking channel of 100", Pkg: "testdata/peers/chanbus", Bench: "BenchmarkPublish/subscribers=" + subscribers}
 }
 
-// calls is a row of 20 000 host calls: Config.Get with a reply of size bytes.
+// calls is a row of 20 000 host calls: Config.Get with a reply of size bytes. A round takes seconds.
 func calls(id, plugin, carrier, size, total string, goal float64) Row {
 	want := Output{Text: "calls 20000 bytes " + total + " ns ", Prefix: true}
 	return Row{
-		ID: id, Group: "call", Workload: carrier + ", " + size + " B", Metric: Reported, Goal: goal,
+		ID: id, Group: "call", Workload: carrier + ", " + size + " B", Metric: Reported, Goal: goal, N: 7,
 		Ours: ds(plugin+" calls", want, "--config", "${tmp}/calls.yaml", plugin, "calls", "v"+size, "20000"), Against: grpcUnary("20000", size, want.Text),
 	}
 }
