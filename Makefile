@@ -77,10 +77,10 @@ guests: ## rebuild the prebuilt test guests (needs clang, lld, wasi-libc)
 	$(MAKE) -C testdata/guests/c
 
 .PHONY: fuzz
-fuzz: ## every fuzz target, T each (default 30s)
+fuzz: ## every fuzz target, T each: a time (default 30s) or a count of runs (5000x)
 	@set -e; for d in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$d/*_test.go | cut -c6-); do \
-			echo "== $$d $$f"; $(TEST) $$d -run '^$$' -fuzz "^$$f\$$" -fuzztime $${T:-30s}; done; done
+			echo "== $$d $$f"; $(TEST) $$d -run '^$$' -fuzz "^$$f\$$" -fuzztime $${T:-30s} -fuzzminimizetime 100x; done; done
 
 .PHONY: torture
 torture: ## the rows of the reliability scoreboard that exist, ONLY=row for one; fails on a miss
