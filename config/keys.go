@@ -86,8 +86,9 @@ func secretName(name string) bool {
 // keys is the one table: loading, variables, validation and documentation follow it.
 var keys = []Key{
 	{Name: "registry.default", Type: TypeString, Default: "ghcr.io/delivery-station", Doc: "base of short names; may be oci-layout:DIR"},
+	{Name: "registry.mirrors", Type: TypeList, Doc: "mirrors of the host of registry.default, HOST[:PORT][/PREFIX]"},
 	{Name: "registry.insecure_registries", Type: TypeList, Doc: "hosts allowed plain HTTP"},
-	{Name: "registry.hosts", Type: TypeObjects, Fields: []string{"host", "plain_http", "insecure_tls", "ca_file", "cert_file", "key_file", "concurrency", "referrers"}, Doc: "per-host settings"},
+	{Name: "registry.hosts", Type: TypeObjects, Fields: []string{"host", "mirrors", "plain_http", "insecure_tls", "ca_file", "cert_file", "key_file", "concurrency", "referrers", "token_hosts", "redirect_hosts"}, Doc: "per-host settings"},
 	{Name: "registry.concurrency", Type: TypeInt, Default: "6", Min: 1, Max: 32, Doc: "blobs in flight per host"},
 	{Name: "registry.offline", Type: TypeBool, Default: "false", Doc: "zero requests"},
 	{Name: "registry.timeouts.dial", Type: TypeDuration, Default: "10s", Doc: "connecting to a registry"},

@@ -19,14 +19,16 @@ import (
 type blobReader struct {
 	ctx  context.Context //nolint:containedctx // io.Reader has no other way
 	repo *remoteRepo
+	via  *mirror // of the open or last body; nil = the registry itself
 	desc hostabi.Descriptor
 
 	off     int64 // of the next byte that Read gives
 	body    io.ReadCloser
 	cancel  context.CancelCauseFunc
 	watch   *time.Timer
-	moved   bool // the open body gave at least one byte
-	stalls  int  // cuts since the last byte
+	begun   int64 // where the open body began to be used
+	moved   bool  // it gave at least one byte
+	stalls  int   // cuts since the last byte
 	resumed func(offset int64)
 }
 
@@ -103,6 +105,9 @@ func (b *blobReader) cut(err error) error {
 	if b.ctx.Err() != nil {
 		return b.ctx.Err()
 	}
+	if b.via != nil && b.off-b.begun < mirrorPatience {
+		b.via.failure(b.ctx, err)
+	}
 	if b.stalls++; b.stalls > b.repo.c.o.Retry.Attempts {
 		if errors.Is(err, io.EOF) {
 			err = nil
@@ -136,21 +141,44 @@ func (b *blobReader) drop() {
 	b.body, b.moved = nil, false
 }
 
-// open sends the request for the bytes from b.off on.
+// open sends the request for the bytes from b.off on, to the mirrors first.
 func (b *blobReader) open() error {
-	err := b.request(b.off)
+	for _, m := range b.repo.mirrors {
+		if !m.usable() {
+			continue
+		}
+		b.via = m
+		err := b.ask(once(b.ctx), m.repo)
+		if err == nil || b.ctx.Err() != nil {
+			return err
+		}
+		m.failure(b.ctx, err)
+	}
+	b.via = nil
+	return b.ask(b.ctx, b.repo)
+}
+
+func (b *blobReader) ask(ctx context.Context, r *remoteRepo) error {
+	err := b.request(ctx, r, b.off)
 	if errors.Is(err, errOtherRange) {
-		err = b.request(0)
+		err = b.request(ctx, r, 0)
 	}
 	return err
+}
+
+// distrust makes the next try go elsewhere: these bytes were wrong.
+func (b *blobReader) distrust() {
+	if b.via != nil {
+		b.via.distrust()
+	}
 }
 
 // errOtherRange says that a registry did not give the range that was asked for.
 var errOtherRange = errors.New("another range was answered")
 
-func (b *blobReader) request(offset int64) error {
-	ctx, cancel := context.WithCancelCause(b.ctx)
-	resp, err := b.repo.get(ctx, b.desc.Digest, offset)
+func (b *blobReader) request(ctx context.Context, r *remoteRepo, offset int64) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	resp, err := r.get(ctx, b.desc.Digest, offset)
 	if err != nil {
 		cancel(nil)
 		return err
@@ -160,7 +188,7 @@ func (b *blobReader) request(offset int64) error {
 		cancel(nil)
 		return err
 	}
-	b.body, b.cancel = resp.Body, cancel
+	b.body, b.cancel, b.begun = resp.Body, cancel, b.off
 	b.watch = time.AfterFunc(b.repo.c.o.Timeouts.Idle, func() { cancel(errIdle) })
 	b.watch.Stop()
 	if offset > 0 && b.resumed != nil {

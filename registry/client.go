@@ -43,6 +43,8 @@ type Client struct {
 type Options struct {
 	// DefaultRegistry is what short names are joined to: "ghcr.io/delivery-station" or "oci-layout:DIR".
 	DefaultRegistry string
+	// Mirrors are mirrors of the host of DefaultRegistry, as in Host.Mirrors.
+	Mirrors []string
 	// Insecure are hosts, with port if any, that are reached by plain HTTP. Loopback hosts always are.
 	Insecure []string
 	// Hosts are settings per host; the first match wins.
@@ -65,16 +67,19 @@ type Options struct {
 	// Home replaces ~ in layout paths, Dir is where relative ones begin; empty = the working directory.
 	Home, Dir string
 	UserAgent string
+	// Warn is told once what makes a host less safe, and when a mirror had to name the content of a tag.
+	Warn func(text string)
 	// Transport replaces the network, in tests.
 	Transport http.RoundTripper
 }
 
 // Host is the settings of one registry host.
 type Host struct {
-	Host                      string // name[:port] or *.suffix
-	PlainHTTP                 bool   // plain HTTP
-	InsecureTLS               bool   // no certificate check
-	CAFile, CertFile, KeyFile string // CA added to the system's, client certificate
+	Host                      string   // name[:port] or *.suffix
+	Mirrors                   []string // host[:port][/prefix], asked in this order
+	PlainHTTP                 bool     // plain HTTP
+	InsecureTLS               bool     // no certificate check
+	CAFile, CertFile, KeyFile string   // CA added to the system's, client certificate
 	Concurrency               int
 	Referrers                 string   // auto (default), api or tag
 	TokenHosts                []string // private hosts that this registry may name as its token server
@@ -132,8 +137,14 @@ func New(o Options) (*Client, error) {
 			return nil, e
 		}
 	}
+	if err := checkMirrors(o); err != nil {
+		return nil, err
+	}
 	if o.Secrets == nil {
 		o.Secrets = new(scrub.Scrubber)
+	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
 	}
 	setDefault(&o.Concurrency, defaultConcurrency)
 	setDefault(&o.Timeouts.Dial, 10*time.Second)
@@ -236,8 +247,27 @@ func (c *Client) open(ref string) (Reference, target, error) {
 	return r, t, err
 }
 
-// Resolve finds what ref points to: one HEAD. Offline, tags are answered from Options.Refs.
+// tagAge is how long Resolve believes its memory of a tag. Only Resolve does: whatever fetches, installs or
+// changes something asks the registry.
+const tagAge = 5 * time.Minute
+
+// Resolve finds what ref points to: one HEAD, or none for a tag that was seen in the last five minutes.
+// Offline, tags of any age are answered from Options.Refs.
 func (c *Client) Resolve(ctx context.Context, ref string) (hostabi.Descriptor, error) {
+	r, t, err := c.open(ref)
+	if err != nil {
+		return hostabi.Descriptor{}, err
+	}
+	if r.Digest == "" && !r.IsLayout() {
+		if d, seen, ok := c.remembered(ctx, r); ok && !seen.After(c.now()) && c.now().Sub(seen) <= tagAge {
+			return d, nil
+		}
+	}
+	return c.resolve(ctx, r, t)
+}
+
+// ResolveFresh is Resolve without the memory of tags, unless offline.
+func (c *Client) ResolveFresh(ctx context.Context, ref string) (hostabi.Descriptor, error) {
 	r, t, err := c.open(ref)
 	if err != nil {
 		return hostabi.Descriptor{}, err
@@ -246,13 +276,10 @@ func (c *Client) Resolve(ctx context.Context, ref string) (hostabi.Descriptor, e
 }
 
 func (c *Client) resolve(ctx context.Context, r Reference, t source) (hostabi.Descriptor, error) {
-	if r.Tag == "" && r.Digest == "" {
-		r.Tag = defaultTag
-	}
-	remembered := c.o.Refs != nil && r.Digest == "" && !r.IsLayout()
-	if remembered && c.o.Offline {
-		if d, _, err := c.o.Refs.Ref(ctx, r.String()); err == nil {
-			d.Ref = r.String()
+	r = r.orLatest()
+	byTag := r.Digest == "" && !r.IsLayout()
+	if byTag && c.o.Offline {
+		if d, _, ok := c.remembered(ctx, r); ok {
 			return d, nil
 		}
 	}
@@ -260,11 +287,29 @@ func (c *Client) resolve(ctx context.Context, r Reference, t source) (hostabi.De
 	if err != nil {
 		return hostabi.Descriptor{}, fail(ctx, "resolve", r, t, err)
 	}
-	if remembered {
-		_ = c.o.Refs.SetRef(ctx, r.String(), d) // a memory that fails costs only itself
+	if byTag {
+		c.remember(ctx, r, d)
 	}
 	d.Ref = r.String()
 	return d, nil
+}
+
+// remembered is what the tag of r was when it was seen last.
+func (c *Client) remembered(ctx context.Context, r Reference) (d hostabi.Descriptor, seen time.Time, ok bool) {
+	if c.o.Refs == nil {
+		return d, seen, false
+	}
+	name := r.orLatest().String()
+	d, seen, err := c.o.Refs.Ref(ctx, name)
+	d.Ref = name
+	return d, seen, err == nil
+}
+
+// remember notes what the tag of r is. A memory that fails costs only itself.
+func (c *Client) remember(ctx context.Context, r Reference, d hostabi.Descriptor) {
+	if c.o.Refs != nil && r.Tag != "" && !r.IsLayout() {
+		_ = c.o.Refs.SetRef(ctx, Reference{Host: r.Host, Repository: r.Repository, Tag: r.Tag}.String(), d)
+	}
 }
 
 // Tags yields the tags of the repository in no particular order. It asks for further pages only while the

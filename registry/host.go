@@ -62,10 +62,22 @@ func (c *Client) host(ref Reference) (*host, error) {
 	if opt.Concurrency > 0 {
 		limit = opt.Concurrency
 	}
+	c.warnUnsafe(ref.Host, opt)
 	h := &host{c: c, name: name, known: ref.Host, opt: opt, plain: c.plainHTTP(ref.Host, opt), gate: newGate(limit), logins: make(map[string]*login)}
 	h.client = &http.Client{Transport: &guard{h, &retrier{c: c, next: network, gate: h.gate}}, CheckRedirect: checkRedirect}
 	c.hosts[name] = h
 	return h, nil
+}
+
+// warnUnsafe is called once per host.
+func (c *Client) warnUnsafe(name string, o Host) {
+	switch {
+	case loopback(name):
+	case c.plainHTTP(name, o):
+		c.o.Warn(name + " is reached by plain HTTP: others can read and change what is sent")
+	case o.InsecureTLS:
+		c.o.Warn("the certificate of " + name + " is not checked: others can read and change what is sent")
+	}
 }
 
 // hostOptions is the first entry of Options.Hosts that fits.

@@ -187,6 +187,9 @@ func (p *puller) fetch(ctx context.Context, d hostabi.Descriptor, it *item) (how
 		return "", err
 	}
 	if _, err := w.Commit(ctx); err != nil && hostabi.ReasonOf(err) != hostabi.ReasonExists {
+		if b, ok := r.(*blobReader); ok && hostabi.ReasonOf(err) == hostabi.ReasonDigestMismatch {
+			b.distrust()
+		}
 		return "", err
 	}
 	return hostabi.ByNetwork, nil

@@ -28,9 +28,7 @@ func (c *Client) Push(ctx context.Context, ref string, root hostabi.Descriptor, 
 		e.Op = r.String()
 		return e
 	}
-	if r.Tag == "" && r.Digest == "" {
-		r.Tag = defaultTag
-	}
+	r = r.orLatest()
 	if err := c.push(pushing(ctx, t), r, t, root, &opened{from}, p); err != nil {
 		return fail(ctx, "push", r, t, err)
 	}
@@ -68,7 +66,7 @@ func (c *Client) push(ctx context.Context, r Reference, t target, root hostabi.D
 	if err := tr.graph(ctx, g); err != nil {
 		return err
 	}
-	return tr.publish(ctx, g.root(), r.Tag)
+	return tr.publish(ctx, g.root(), r)
 }
 
 func isNotFound(err error) bool {
@@ -155,10 +153,11 @@ func (t *transfer) graph(ctx context.Context, g *graph) error {
 	return nil
 }
 
-// publish writes the root under its tag, or by its digest only.
-func (t *transfer) publish(ctx context.Context, n node, tag string) error {
-	err := t.dst.tag(ctx, n.desc, n.body, tag)
+// publish writes the root under the tag of to, or by its digest only.
+func (t *transfer) publish(ctx context.Context, n node, to Reference) error {
+	err := t.dst.tag(ctx, n.desc, n.body, to.Tag)
 	if err == nil {
+		t.c.remember(ctx, to, n.desc)
 		t.rep.item(n.desc).done(hostabi.ByNetwork)
 	}
 	return err
@@ -222,6 +221,8 @@ func (c *Client) Tag(ctx context.Context, ref, tag string) error {
 	if err != nil {
 		return fail(ctx, "tag", r, t, err)
 	}
+	r.Tag = tag
+	c.remember(ctx, r, d)
 	return nil
 }
 
@@ -279,7 +280,7 @@ func (t *transfer) copy(ctx context.Context, s source, root hostabi.Descriptor, 
 			}
 		}
 	}
-	return t.publish(ctx, g.root(), to.Tag)
+	return t.publish(ctx, g.root(), to)
 }
 
 func (t *transfer) referrers(ctx context.Context, s source, subject hostabi.Digest) error {

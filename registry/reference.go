@@ -59,6 +59,14 @@ func (r Reference) String() string {
 	return s
 }
 
+// orLatest is r with the tag that neither tag nor digest means.
+func (r Reference) orLatest() Reference {
+	if r.Tag == "" && r.Digest == "" {
+		r.Tag = defaultTag
+	}
+	return r
+}
+
 // apiHost is the host that serves the API of r.
 func (r Reference) apiHost() string {
 	if r.Host == dockerHub {

@@ -35,9 +35,21 @@ type remoteRepo struct {
 	ref   Reference // without tag and digest
 	login *login
 	repo  *remote.Repository
+
+	mirrors []*mirror // where content by digest is asked first
 }
 
+// remote is the repository of ref and the mirrors of its host.
 func (c *Client) remote(ref Reference) (*remoteRepo, error) {
+	r, err := c.place(ref)
+	if err != nil {
+		return nil, err
+	}
+	return c.mirrored(r)
+}
+
+// place is the repository of ref without mirrors.
+func (c *Client) place(ref Reference) (*remoteRepo, error) {
 	h, err := c.host(ref)
 	if err != nil {
 		return nil, err
@@ -74,6 +86,22 @@ func (r *remoteRepo) pushing(ctx context.Context) context.Context {
 }
 
 func (r *remoteRepo) resolve(ctx context.Context, tag string, d hostabi.Digest) (hostabi.Descriptor, error) {
+	if d != "" {
+		if found, ok := fromMirrors(ctx, r, func(ctx context.Context, m *remoteRepo) (hostabi.Descriptor, error) { return m.resolve(ctx, "", d) }); ok {
+			return found, nil
+		}
+	}
+	desc, err := r.ask(ctx, tag, d)
+	if d == "" && r.unreachable(ctx, err) {
+		if found, ok := r.tagFromMirror(ctx, tag); ok {
+			return found, nil
+		}
+	}
+	return desc, err
+}
+
+// ask resolves at this registry.
+func (r *remoteRepo) ask(ctx context.Context, tag string, d hostabi.Digest) (hostabi.Descriptor, error) {
 	name := tag
 	if d != "" {
 		name = string(d)
@@ -88,6 +116,9 @@ func (r *remoteRepo) resolve(ctx context.Context, tag string, d hostabi.Digest) 
 func (r *remoteRepo) manifest(ctx context.Context, d hostabi.Descriptor) ([]byte, error) {
 	if d.Size > maxManifest {
 		return nil, fmt.Errorf("manifest of %d bytes: %w", d.Size, errdef.ErrSizeExceedsLimit)
+	}
+	if b, ok := fromMirrors(ctx, r, func(ctx context.Context, m *remoteRepo) ([]byte, error) { return m.manifest(ctx, d) }); ok {
+		return b, nil
 	}
 	b, err := content.FetchAll(ctx, r.repo.Manifests(), toOCI(d))
 	if errors.Is(err, content.ErrMismatchedDigest) {

@@ -32,12 +32,12 @@ type retrier struct {
 func (t *retrier) RoundTrip(q *http.Request) (*http.Response, error) {
 	ctx := q.Context()
 	for n := 0; ; n++ {
-		if err := t.c.pauses.wait(ctx, t.c, q.URL.Host); err != nil {
+		if err := t.pause(ctx, q.URL.Host); err != nil {
 			closeBody(q)
 			return nil, err
 		}
 		resp, err := t.next.RoundTrip(q)
-		if !transient(ctx, resp, err) {
+		if isOnce(ctx) || !transient(ctx, resp, err) {
 			return resp, err
 		}
 		after, asked := time.Duration(0), false
@@ -68,6 +68,14 @@ func (t *retrier) RoundTrip(q *http.Request) (*http.Response, error) {
 		}
 		q = again
 	}
+}
+
+// pause waits as long as the host asked for; a mirror that wants that is not worth it.
+func (t *retrier) pause(ctx context.Context, host string) error {
+	if isOnce(ctx) {
+		return nil
+	}
+	return t.c.pauses.wait(ctx, t.c, host)
 }
 
 // transient reports whether a repeat may help.

@@ -254,7 +254,7 @@ func (a *app) checkTag(ctx context.Context, ref string, want hostabi.Digest, for
 	if err != nil {
 		return err
 	}
-	have, err := client.Resolve(ctx, ref)
+	have, err := client.ResolveFresh(ctx, ref)
 	switch {
 	case hostabi.ReasonOf(err) == hostabi.ReasonRefNotFound:
 		return nil

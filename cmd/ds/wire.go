@@ -34,21 +34,22 @@ import (
 
 // What one package asks of another that does not import it.
 var (
-	_ manager.Host    = (*host.Registrar)(nil)
-	_ manager.Plugins = (*store.Store)(nil)
-	_ manager.Grants  = (*sandbox.Store)(nil)
-	_ manager.Backend = (*native.Backend)(nil)
-	_ manager.Backend = (*wasm.Backend)(nil)
-	_ manager.Events  = (*events.Bus)(nil)
-	_ host.Plugins    = (*manager.Manager)(nil)
-	_ host.State      = (*state.Store)(nil)
-	_ host.Events     = (*events.Bus)(nil)
-	_ host.Puller     = (*registry.Client)(nil)
-	_ host.Pusher     = (*registry.Client)(nil)
-	_ host.Cache      = (*cache.View)(nil)
-	_ host.CacheAdmin = (*cache.View)(nil)
-	_ install.Checker = (*wasm.Backend)(nil)
-	_ install.Checker = (*native.Backend)(nil)
+	_ manager.Host       = (*host.Registrar)(nil)
+	_ manager.Plugins    = (*store.Store)(nil)
+	_ manager.Grants     = (*sandbox.Store)(nil)
+	_ manager.Backend    = (*native.Backend)(nil)
+	_ manager.Backend    = (*wasm.Backend)(nil)
+	_ manager.Events     = (*events.Bus)(nil)
+	_ host.Plugins       = (*manager.Manager)(nil)
+	_ host.State         = (*state.Store)(nil)
+	_ host.Events        = (*events.Bus)(nil)
+	_ host.Puller        = (*registry.Client)(nil)
+	_ host.FreshResolver = (*registry.Client)(nil)
+	_ host.Pusher        = (*registry.Client)(nil)
+	_ host.Cache         = (*cache.View)(nil)
+	_ host.CacheAdmin    = (*cache.View)(nil)
+	_ install.Checker    = (*wasm.Backend)(nil)
+	_ install.Checker    = (*native.Backend)(nil)
 )
 
 // parts makes each costly part when it is first asked for: ds version opens nothing, and a plugin that never
@@ -136,7 +137,7 @@ func (p *parts) newRegistry() (*registry.Client, error) {
 		CredentialFiles: p.credentialFiles(),
 		Proxy:           registry.Proxy{HTTP: p.proxy("http"), HTTPS: p.proxy("https"), No: p.noProxy()},
 		Offline:         c.Bool("registry.offline"), Home: p.a.paths.Home, Dir: p.a.wd, UserAgent: "ds/" + version,
-		Refs: refs{p.cache}, Secrets: &p.a.secrets,
+		Refs: refs{p.cache}, Secrets: &p.a.secrets, Mirrors: c.List("registry.mirrors"), Warn: func(text string) { p.a.warn(text, "") },
 	}
 	var hosts []struct {
 		Host        string
@@ -147,14 +148,18 @@ func (p *parts) newRegistry() (*registry.Client, error) {
 		KeyFile     string `json:"key_file"`
 		Concurrency int
 		Referrers   string
+
+		Mirrors       []string
+		TokenHosts    []string `json:"token_hosts"`
+		RedirectHosts []string `json:"redirect_hosts"`
 	}
 	if err := c.Objects("registry.hosts", &hosts); err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonConfigValue, "registry.hosts: %w", err)
 	}
 	for _, h := range hosts {
 		o.Hosts = append(o.Hosts, registry.Host{
-			Host: h.Host, PlainHTTP: h.PlainHTTP, InsecureTLS: h.InsecureTLS, CAFile: h.CAFile, CertFile: h.CertFile, KeyFile: h.KeyFile,
-			Concurrency: h.Concurrency, Referrers: h.Referrers,
+			Host: h.Host, PlainHTTP: h.PlainHTTP, InsecureTLS: h.InsecureTLS, CAFile: p.a.file(h.CAFile), CertFile: p.a.file(h.CertFile), KeyFile: p.a.file(h.KeyFile),
+			Concurrency: h.Concurrency, Referrers: h.Referrers, Mirrors: h.Mirrors, TokenHosts: h.TokenHosts, RedirectHosts: h.RedirectHosts,
 		})
 	}
 	var creds []struct{ Registry, Username, Password, Token string }
@@ -165,6 +170,14 @@ func (p *parts) newRegistry() (*registry.Client, error) {
 		o.Credentials = append(o.Credentials, registry.Credential(cr))
 	}
 	return registry.New(o)
+}
+
+// file is an optional path of the configuration.
+func (a *app) file(path string) string {
+	if path == "" {
+		return ""
+	}
+	return a.absolute(path)
 }
 
 // credentialFiles lists the files of docker's format, in the order of registry.md section 3.

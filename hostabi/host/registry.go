@@ -113,8 +113,8 @@ func (*registryService) Resolve(ctx context.Context, req *hostv1.RefRequest) (*h
 		return nil, err
 	}
 	var d hostabi.Descriptor
-	if f, ok := p.(FreshResolver); ok && req.GetFresh() {
-		d, err = f.ResolveFresh(ctx, req.GetRef())
+	if req.GetFresh() {
+		d, err = resolveFresh(ctx, p, req.GetRef())
 	} else {
 		d, err = p.Resolve(ctx, req.GetRef())
 	}
@@ -125,6 +125,14 @@ func (*registryService) Resolve(ctx context.Context, req *hostv1.RefRequest) (*h
 		return nil, err
 	}
 	return descriptor(d), nil
+}
+
+// resolveFresh is p.Resolve without the memory of tags, if p has one.
+func resolveFresh(ctx context.Context, p Puller, ref string) (hostabi.Descriptor, error) {
+	if f, ok := p.(FreshResolver); ok {
+		return f.ResolveFresh(ctx, ref)
+	}
+	return p.Resolve(ctx, ref)
 }
 
 // resolvePlatform finds the manifest of one platform below the index root. Which one fits is the client's to
@@ -305,7 +313,7 @@ func (r *registryService) Tag(ctx context.Context, req *hostv1.TagRequest) (*hos
 	if err != nil {
 		return nil, err
 	}
-	d, err := p.Resolve(ctx, req.GetRef())
+	d, err := resolveFresh(ctx, p, req.GetRef()) // what it is now gets the tag
 	if err != nil {
 		return nil, err
 	}

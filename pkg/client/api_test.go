@@ -40,6 +40,7 @@ var (
 	_ func(string) client.RefOption                                                      = client.WithPlatform
 	_ func() client.RefOption                                                            = client.AllPlatforms
 	_ func(string) client.RefOption                                                      = client.WithLayer
+	_ func() client.RefOption                                                            = client.Fresh
 	_ func(...string) client.PushOption                                                  = client.WithTags
 
 	_ func(*client.Client, ctx, string, []string, ...client.CallOption) (*client.Result, error) = (*client.Client).CallPlugin

@@ -31,6 +31,7 @@ type refOptions struct {
 	all       bool
 	layer     string
 	manifests bool
+	fresh     bool
 }
 
 // RefOption narrows what is taken of a reference.
@@ -50,6 +51,9 @@ func WithLayer(title string) RefOption { return func(o *refOptions) { o.layer = 
 // ManifestsOnly makes Fetch leave the layers where they are: the artifacts are described, their blobs cannot
 // be opened.
 func ManifestsOnly() RefOption { return func(o *refOptions) { o.manifests = true } }
+
+// Fresh makes Resolve ask the registry: without it the host answers for a tag that it saw in the last minutes.
+func Fresh() RefOption { return func(o *refOptions) { o.fresh = true } }
 
 func refOpts(opts []RefOption) (o refOptions) {
 	for _, opt := range opts {
@@ -77,7 +81,7 @@ func (c *Client) Resolve(ctx context.Context, ref string, opts ...RefOption) (De
 	if err != nil {
 		return Descriptor{}, err
 	}
-	req := &hostv1lite.RefRequest{Ref: ref}
+	req := &hostv1lite.RefRequest{Ref: ref, Fresh: o.fresh}
 	if len(platforms) == 1 {
 		req.Platform = &platforms[0]
 	}
