@@ -97,3 +97,19 @@ func notFound(constraint string, all []tagged) error {
 	}
 	return hostabi.Errorf(hostabi.ReasonRefNotFound, "no version matches %s; nearest are %s", clip(constraint, 80), strings.Join(near, ", "))
 }
+
+// CompareVersions orders two plugin versions by semantic versioning, -1, 0 or 1; build metadata does not count. Text
+// that is no version comes before every version, and is ordered as text.
+func CompareVersions(a, b string) int {
+	va, erra := semver.NewVersion(a)
+	vb, errb := semver.NewVersion(b)
+	switch {
+	case erra == nil && errb == nil:
+		return va.Compare(vb)
+	case erra == nil:
+		return 1
+	case errb == nil:
+		return -1
+	}
+	return strings.Compare(a, b)
+}
