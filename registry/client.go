@@ -56,7 +56,9 @@ type Options struct {
 	// Credentials come before CredentialFiles, which are tried in order and have docker's config format.
 	Credentials     []Credential
 	CredentialFiles []string
-	Proxy           Proxy
+	// AuthFile is where Login stores what no credential helper takes; one of CredentialFiles. Empty forbids it.
+	AuthFile string
+	Proxy    Proxy
 	// Offline forbids every request and every name lookup.
 	Offline bool
 	// Refs remembers what tags pointed to, for offline use; nil remembers nothing.

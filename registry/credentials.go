@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"strings"
 	"sync"
@@ -27,25 +28,40 @@ const (
 )
 
 // credentialSources finds credentials: the configured ones, then files of docker's format in their order.
-// Files are read once, at the first need.
+// Files are read at the first need, and again after forget.
 type credentialSources struct {
 	static []Credential
 	paths  []string
 
-	once  sync.Once
-	files []*credentialFile
-	err   error
+	mu     sync.Mutex
+	loaded bool
+	read   []*credentialFile
+	err    error
 }
 
+// credentialFile is a file of docker's format.
 type credentialFile struct {
-	path  string
-	keys  map[string]bool // of auths
-	store *credentials.DynamicStore
+	path    string
+	keys    map[string]bool   // of auths
+	helpers map[string]string // credHelpers
+	helper  string            // credsStore
+	store   *credentials.DynamicStore
+}
+
+const configSource = "auth.credentials"
+
+// names are the spellings of key in the sources.
+func names(key string) []string {
+	if key == dockerHub {
+		return []string{dockerHubAuthKey, dockerHub, dockerHubAPI}
+	}
+	return []string{key}
 }
 
 // key is the longest of host/a/b, host/a, host that some source has an entry for; host if none has.
 func (s *credentialSources) key(host, repository string) string {
-	if s.load() != nil {
+	files, err := s.files()
+	if err != nil {
 		return host // the error is told by lookup
 	}
 	for key := host + "/" + repository; key != host; key = key[:strings.LastIndexByte(key, '/')] {
@@ -54,7 +70,7 @@ func (s *credentialSources) key(host, repository string) string {
 				return key
 			}
 		}
-		for _, f := range s.files {
+		for _, f := range files {
 			if f.keys[key] {
 				return key
 			}
@@ -65,35 +81,44 @@ func (s *credentialSources) key(host, repository string) string {
 
 // lookup asks the sources for key in their order; the first answer wins. source names it.
 func (s *credentialSources) lookup(ctx context.Context, key string) (cred auth.Credential, source string, err error) {
-	if err := s.load(); err != nil {
-		return auth.EmptyCredential, "", err
-	}
-	names := []string{key}
-	if key == dockerHub {
-		names = []string{dockerHubAuthKey, dockerHub, dockerHubAPI}
-	}
-	for _, name := range names {
-		for _, c := range s.static {
-			if c.Registry == name || canonicalHost(c.Registry) == name {
-				return c.auth(), "auth.credentials", nil
+	s.answers(ctx, key, &err)(func(c auth.Credential, from string) bool {
+		cred, source = c, from
+		return false
+	})
+	return cred, source, err
+}
+
+// answers yields what the sources know of key, in their order. An error ends it and is left in fail.
+func (s *credentialSources) answers(ctx context.Context, key string, fail *error) iter.Seq2[auth.Credential, string] {
+	return func(yield func(auth.Credential, string) bool) {
+		files, err := s.files()
+		if err != nil {
+			*fail = err
+			return
+		}
+		for _, name := range names(key) {
+			for _, c := range s.static {
+				if (c.Registry == name || canonicalHost(c.Registry) == name) && !yield(c.auth(), configSource) {
+					return
+				}
+			}
+		}
+		ctx, cancel := context.WithTimeout(ctx, helperTimeout)
+		defer cancel()
+		for _, f := range files {
+			for _, name := range names(key) {
+				cred, err := f.store.Get(ctx, name)
+				if err != nil {
+					// The text of a helper may hold anything, so it is not passed on.
+					*fail = hostabi.Errorf(hostabi.ReasonCredentialHelper, "credentials for %s from %s: the entry or its helper failed", key, f.path)
+					return
+				}
+				if cred != auth.EmptyCredential && !yield(cred, f.path) {
+					return
+				}
 			}
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
-	defer cancel()
-	for _, f := range s.files {
-		for _, name := range names {
-			cred, err := f.store.Get(ctx, name)
-			if err != nil {
-				// The text of a helper may hold anything, so it is not passed on.
-				return auth.EmptyCredential, "", hostabi.Errorf(hostabi.ReasonCredentialHelper, "credentials for %s from %s: the entry or its helper failed", key, f.path)
-			}
-			if cred != auth.EmptyCredential {
-				return cred, f.path, nil
-			}
-		}
-	}
-	return auth.EmptyCredential, "", nil
 }
 
 func (c Credential) auth() auth.Credential {
@@ -106,20 +131,31 @@ func (c Credential) auth() auth.Credential {
 	return auth.Credential{RefreshToken: c.Token}
 }
 
-func (s *credentialSources) load() error {
-	s.once.Do(func() {
-		for _, path := range s.paths {
-			f, err := openCredentials(path)
-			if err != nil {
-				s.err = err
-				return
-			}
-			if f != nil {
-				s.files = append(s.files, f)
-			}
+func (s *credentialSources) files() ([]*credentialFile, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.loaded {
+		return s.read, s.err
+	}
+	s.loaded, s.read, s.err = true, nil, nil
+	for _, path := range s.paths {
+		f, err := openCredentials(path)
+		if err != nil {
+			s.err = err
+			break
 		}
-	})
-	return s.err
+		if f != nil {
+			s.read = append(s.read, f)
+		}
+	}
+	return s.read, s.err
+}
+
+// forget makes the files be read again.
+func (s *credentialSources) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loaded = false
 }
 
 // openCredentials reads one file; nil if there is none.
@@ -143,7 +179,9 @@ func openCredentials(path string) (*credentialFile, error) {
 		return nil, nil
 	}
 	var head struct {
-		Auths map[string]json.RawMessage `json:"auths"`
+		Auths       map[string]json.RawMessage `json:"auths"`
+		CredHelpers map[string]string          `json:"credHelpers"`
+		CredsStore  string                     `json:"credsStore"`
 	}
 	if err := json.Unmarshal(b, &head); err != nil {
 		return nil, bad("credential file is invalid at line %d", lineOf(b, err))
@@ -152,7 +190,7 @@ func openCredentials(path string) (*credentialFile, error) {
 	if err != nil {
 		return nil, bad("credential file is invalid")
 	}
-	f := &credentialFile{path: path, keys: make(map[string]bool, len(head.Auths)), store: store}
+	f := &credentialFile{path: path, keys: make(map[string]bool, len(head.Auths)), helpers: head.CredHelpers, helper: head.CredsStore, store: store}
 	for k := range head.Auths {
 		f.keys[k] = true
 	}

@@ -181,7 +181,7 @@ func statusFailure(op string, ref Reference, source string, cause *Error, e *hos
 }
 
 func unauthenticated(ref Reference, source string, e *hostabi.Error, set setter) error {
-	e.Fix = "docker login " + ref.Host
+	e.Fix = "ds registry login " + ref.Host
 	if source == "" {
 		return set(hostabi.ReasonAuthRequired, "%s needs a login and there are no credentials for it", ref.Host)
 	}

@@ -161,7 +161,14 @@ func (h *host) login(repository string) *login {
 		return l
 	}
 	l := &login{}
-	l.client = &auth.Client{
+	l.client = h.authClient(func(ctx context.Context) (auth.Credential, error) { return l.credential(ctx, h.c.creds, key) })
+	h.logins[key] = l
+	return l
+}
+
+// authClient sends requests to h with the credential that get answers, and to no other host with any.
+func (h *host) authClient(get func(ctx context.Context) (auth.Credential, error)) *auth.Client {
+	c := &auth.Client{
 		Client: h.client, Cache: auth.NewCache(), ClientID: "ds",
 		// Token servers are judged by the guard, on the address that is dialled and not on one more lookup.
 		BlockedRealmPrefixes: []netip.Prefix{},
@@ -169,16 +176,15 @@ func (h *host) login(repository string) *login {
 			if hostport != h.name {
 				return auth.EmptyCredential, nil
 			}
-			cred, err := l.credential(ctx, h.c.creds, key)
+			cred, err := get(ctx)
 			h.c.learn(cred)
 			return cred, err
 		},
 	}
 	if h.c.o.UserAgent != "" {
-		l.client.SetUserAgent(h.c.o.UserAgent)
+		c.SetUserAgent(h.c.o.UserAgent)
 	}
-	h.logins[key] = l
-	return l
+	return c
 }
 
 // credential looks key up once; a failed lookup is tried again.

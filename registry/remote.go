@@ -134,11 +134,7 @@ func (r *remoteRepo) blob(ctx context.Context, d hostabi.Descriptor) io.ReadSeek
 // get asks for the bytes of a blob from offset on. The caller closes the body of every answer.
 func (r *remoteRepo) get(ctx context.Context, d hostabi.Digest, offset int64) (*http.Response, error) {
 	ctx = auth.AppendRepositoryScope(ctx, r.repo.Reference, auth.ActionPull)
-	scheme := "https"
-	if r.h.plain {
-		scheme = "http"
-	}
-	url := scheme + "://" + r.h.name + "/v2/" + r.ref.Repository + "/blobs/" + string(d)
+	url := r.h.scheme() + "://" + r.h.name + "/v2/" + r.ref.Repository + "/blobs/" + string(d)
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err

@@ -103,7 +103,7 @@ func (w *watched) text() []byte {
 
 func newCanaryWorld(t *testing.T) *canaryWorld {
 	w := &canaryWorld{t: t, c: make(canaries), home: t.TempDir(), planted: make(map[string]bool), own: make(map[string]*dstest.RegistryServer)}
-	for _, name := range []string{"config", "docker", "helper"} {
+	for _, name := range []string{"config", "docker", "helper", "login"} {
 		w.own[name] = dstest.Registry(t, dstest.RegistryOptions{Username: "u", Password: w.c.plant(name + "-password"), Token: name == "docker"})
 	}
 	w.foreign = watch(t, func(rw http.ResponseWriter, q *http.Request) {
@@ -124,9 +124,15 @@ func newCanaryWorld(t *testing.T) *canaryWorld {
 	}), 0o600)
 	proxy := strings.Replace(w.proxy.URL, "//", "//user:"+url.QueryEscape(w.c.plant("proxy-password"))+"@", 1)
 	w.plantFile(filepath.Join(w.home, ".config", "ds", "config.yaml"), mustJSON(map[string]any{ // JSON is YAML
-		"auth":     map[string]any{"credentials": []any{map[string]string{"registry": w.own["config"].Host, "username": "u", "password": w.c["config-password"]}}},
-		"registry": map[string]any{"insecure_registries": []string{"registry.invalid"}, "retry": map[string]any{"attempts": 0}},
-		"proxy":    map[string]any{"http_proxy": proxy},
+		"auth": map[string]any{"credentials": []any{map[string]string{"registry": w.own["config"].Host, "username": "u", "password": w.c["config-password"]}}},
+		"registry": map[string]any{
+			"insecure_registries": []string{"registry.invalid"}, "retry": map[string]any{"attempts": 0},
+			"hosts": []any{ // a mirror that fails and tells everything it was sent
+				map[string]any{"host": w.own["config"].Host, "mirrors": []string{strings.TrimPrefix(w.foreign.URL, "http://")}},
+				map[string]any{"host": w.own["docker"].Host, "mirrors": []string{strings.TrimPrefix(w.foreign.URL, "http://") + "/cache"}},
+			},
+		},
+		"proxy": map[string]any{"http_proxy": proxy},
 		"plugins": map[string]any{"settings": map[string]any{
 			"spy":   map[string]any{"password": w.c.plant("spy-setting"), "marked": w.c.plant("marked-setting"), "servers": []any{map[string]any{"name": "x", "token": w.c.plant("spy-list-setting")}}},
 			"other": map[string]any{"token": w.c.plant("other-setting"), "deep": map[string]any{"access_key": "${SECRET_KEY}"}},
@@ -157,8 +163,14 @@ func (w *canaryWorld) plantFile(name, text string, mode os.FileMode) {
 // that the command did what it should: want is 0 or -1 for "not 0".
 func (w *canaryWorld) ds(want int, args ...string) string {
 	w.t.Helper()
+	return w.dsReading(want, "", args...)
+}
+
+// dsReading is ds with something on its standard input.
+func (w *canaryWorld) dsReading(want int, stdin string, args ...string) string {
+	w.t.Helper()
 	cmd := exec.CommandContext(w.t.Context(), "ds", args...)
-	cmd.Env, cmd.Dir = w.env, w.work
+	cmd.Env, cmd.Dir, cmd.Stdin = w.env, w.work, strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	if (err == nil) != (want == 0) {
 		w.t.Errorf("ds %q: %v\n%s", args, err, out)
@@ -186,6 +198,7 @@ func TestS7Canaries(t *testing.T) {
 		rounds = max(1, v)
 	}
 	for range rounds {
+		w.logins()
 		w.artifacts()
 		w.plugins()
 		w.commands()
@@ -196,6 +209,30 @@ func TestS7Canaries(t *testing.T) {
 var loud = []string{"-vv", "--log-format", "json"}
 
 func louder(args ...string) []string { return append(append([]string{}, loud...), args...) }
+
+// logins logs in, lists and logs out: into the file of ds, and into a helper that prints what it should not.
+// At the end "login" is logged in.
+func (w *canaryWorld) logins() {
+	w.planted[filepath.Join(w.home, ".config", "ds", "auth.json")] = true
+	foreign := strings.TrimPrefix(w.foreign.URL, "http://")
+	for _, name := range []string{"login", "helper"} {
+		host, secret := w.own[name].Host, w.c[name+"-password"]
+		login := louder("registry", "login", host, "-u", "u", "--password-stdin")
+		w.dsReading(-1, secret+"x\n", login...)
+		w.own[name].Inject(dstest.Fault{Status: 403, Body: `{"errors":[{"code":"DENIED","message":"no"}]}`})
+		w.dsReading(-1, secret+"\n", login...)
+		w.own[name].Heal()
+		w.dsReading(0, secret+"\n", append(login, "--dry-run")...)
+		w.dsReading(0, secret+"\n", login...)
+		w.ds(0, louder("registry", "ping", host)...)
+		w.ds(0, louder("registry", "ping", foreign)...)
+		for _, format := range []string{"table", "json", "yaml"} {
+			w.ds(0, louder("--format", format, "registry", "list")...)
+		}
+		w.ds(0, louder("registry", "logout", host)...)
+		w.dsReading(0, secret+"\n", login...)
+	}
+}
 
 // artifacts pushes and pulls with every kind of credential, also where servers misbehave.
 func (w *canaryWorld) artifacts() {

@@ -134,9 +134,9 @@ func (p *parts) newRegistry() (*registry.Client, error) {
 			Header: c.Duration("registry.timeouts.header"), Idle: c.Duration("registry.timeouts.idle"),
 		},
 		Retry:           registry.Retry{Attempts: cmp.Or(int(c.Int("registry.retry.attempts")), -1), MaxWait: c.Duration("registry.retry.max_wait")},
-		CredentialFiles: p.credentialFiles(),
-		Proxy:           registry.Proxy{HTTP: p.proxy("http"), HTTPS: p.proxy("https"), No: p.noProxy()},
-		Offline:         c.Bool("registry.offline"), Home: p.a.paths.Home, Dir: p.a.wd, UserAgent: "ds/" + version,
+		CredentialFiles: p.credentialFiles(), AuthFile: filepath.Join(p.a.paths.Config, "auth.json"),
+		Proxy:   registry.Proxy{HTTP: p.proxy("http"), HTTPS: p.proxy("https"), No: p.noProxy()},
+		Offline: c.Bool("registry.offline"), Home: p.a.paths.Home, Dir: p.a.wd, UserAgent: "ds/" + version,
 		Refs: refs{p.cache}, Secrets: &p.a.secrets, Mirrors: c.List("registry.mirrors"), Warn: func(text string) { p.a.warn(text, "") },
 	}
 	var hosts []struct {
