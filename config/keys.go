@@ -127,6 +127,7 @@ var keys = []Key{
 	{Name: "sandbox.memory_default", Type: TypeSize, Default: "256MiB", Doc: "WASM instance without a manifest limit"},
 	{Name: "sandbox.memory_max", Type: TypeSize, Default: "1GiB", Doc: "ceiling for any manifest limit"},
 	{Name: "sandbox.time_max", Type: TypeDuration, Default: "0", Doc: "ceiling for the time limit of any manifest; 0 = none"},
+	{Name: "sandbox.compile_timeout", Type: TypeDuration, Default: "60s", Doc: "CPU time that compiling one module may take; small modules get less"},
 	{Name: "sandbox.verify", Type: TypeEnum, Default: "stamp", Values: []string{"stamp", "full"}, Doc: "full: re-hash installed files at each start"},
 	{Name: "events.buffer", Type: TypeInt, Default: "100", Min: 1, Max: 10000, Doc: "ring per subscriber (drops oldest, counted)"},
 	{Name: "state.dir", Type: TypePath, Default: "<state>", Doc: "state store, locks, crash files"},

@@ -5,8 +5,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
+	"os/signal"
+
+	"github.com/delivery-station/ds/runtime/wasm"
 )
 
 // stdio are the streams of one call of ds.
@@ -25,8 +29,22 @@ func run(ctx context.Context, args []string, std stdio, env []string) int {
 }
 
 func (a *app) run(ctx context.Context, args []string) int {
+	if len(args) == 2 && args[0] == wasm.CompileCommand {
+		return compileModule(ctx, args[1], a.std)
+	}
 	ctx, stop := a.notify(ctx)
 	defer stop()
 	err := a.dispatch(ctx, args)
 	return a.finish(err)
+}
+
+// compileModule is the compile worker: no environment, no configuration, one directory. A signal of the terminal
+// reaches it too; its parent decides what that means and kills it.
+func compileModule(ctx context.Context, dir string, std stdio) int {
+	signal.Ignore(os.Interrupt)
+	if err := wasm.Compile(ctx, dir, std.in, std.out); err != nil {
+		fmt.Fprintln(std.err, err)
+		return 1
+	}
+	return 0
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -312,7 +313,12 @@ func (p *parts) safeState() (host.State, error) {
 
 func (p *parts) newWASM() *wasm.Backend {
 	b := wasm.New(wasm.Options{
-		CacheDir: filepath.Join(p.a.cfg.String("cache.dir"), "wasm"), MemoryMax: 2 * p.a.cfg.Int("sandbox.memory_max"), Log: p.a.log,
+		CacheDir: filepath.Join(p.a.cfg.String("cache.dir"), "wasm"), MemoryMax: 2 * p.a.cfg.Int("sandbox.memory_max"),
+		Compile: func(ctx context.Context, argv []string, stdin io.Reader, lim wasm.CompileLimits) ([]byte, error) {
+			lim.CPU, lim.Wall, lim.Memory = slack*lim.CPU, slack*lim.Wall, slack*lim.Memory
+			return p.native().Worker(ctx, argv, stdin, native.WorkerLimits(lim))
+		},
+		CompileTime: p.a.cfg.Duration("sandbox.compile_timeout"), Log: p.a.log,
 	})
 	p.atClose(b.Close)
 	return b

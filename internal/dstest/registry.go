@@ -82,13 +82,14 @@ func StartRegistry(o RegistryOptions) (*RegistryServer, error) {
 	r.server = &httptest.Server{Listener: l, Config: &http.Server{ // without time limits: a slow client is a test case
 		Handler: r, ErrorLog: log.New(io.Discard, "", 0),
 	}}
+	r.Host = l.Addr().String()
 	if o.TLS {
+		r.URL = "https://" + r.Host
 		r.server.StartTLS()
 	} else {
+		r.URL = "http://" + r.Host
 		r.server.Start()
 	}
-	r.URL = r.server.URL
-	r.Host = l.Addr().String()
 	return r, nil
 }
 

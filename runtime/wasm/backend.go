@@ -24,12 +24,13 @@ import (
 
 // Options configures a Backend. The zero value compiles in memory and writes nothing.
 type Options struct {
-	CacheDir  string       // directory of compiled modules, <cache dir>/wasm; empty = compile in memory
-	CacheMax  int64        // bytes of all its entries together; 0 = 1 GiB
-	Compile   CompileFunc  // starts the compile worker; nil = compile in this process
-	TempDir   string       // where the /tmp of guests is made; empty = the system's
-	MemoryMax int64        // bytes that all guests alive may have together; 0 = no bound
-	Log       *slog.Logger // warnings; nil = discard
+	CacheDir    string        // directory of compiled modules, <cache dir>/wasm; empty = compile in memory
+	CacheMax    int64         // bytes of all its entries together; 0 = 1 GiB
+	Compile     CompileFunc   // starts the compile worker; nil = compile in this process
+	CompileTime time.Duration // CPU time that one compile may take at most; 0 = what the module's size allows
+	TempDir     string        // where the /tmp of guests is made; empty = the system's
+	MemoryMax   int64         // bytes that all guests alive may have together; 0 = no bound
+	Log         *slog.Logger  // warnings; nil = discard
 }
 
 // CompileFunc runs the compile worker with argv (without the program name) and stdin, within lim, and returns
