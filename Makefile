@@ -68,13 +68,15 @@ fmt: ## gofumpt and import grouping
 	bin/golangci-lint fmt ./...
 
 .PHONY: generate
-generate: ## protobuf code, guest messages, C header
+generate: ## protobuf code, guest messages, C header, SDKs of other languages
 	cd $(TOOLS) && $(GO) run ./protogen ../../hostabi/hostv1 host.proto plugin.proto
 	cd $(TOOLS) && $(GO) run ./guestgen ../..
 
 .PHONY: guests
-guests: ## rebuild the prebuilt test guests (needs clang, lld, wasi-libc)
+guests: ## rebuild the prebuilt test guests (needs clang, lld, wasi-libc; rustc of Debian; npm)
 	$(MAKE) -C testdata/guests/c
+	$(MAKE) -C testdata/guests/rust
+	$(MAKE) -C testdata/guests/assemblyscript
 
 .PHONY: fuzz
 fuzz: ## every fuzz target, T each: a time (default 30s) or a count of runs (5000x)

@@ -1,4 +1,4 @@
-// Package abi_test checks ds_v1.h and the C guests built with it.
+// Package abi_test checks ds_v1.h, the C guests built with it and the SDKs of other languages.
 package abi_test
 
 import (
@@ -33,33 +33,65 @@ func header(t *testing.T) string {
 
 // TestPrebuilt fails when a source of the committed modules changed without `make guests`.
 func TestPrebuilt(t *testing.T) {
-	list, err := os.ReadFile(filepath.Join(guests, "sources.sha256"))
+	lists, err := filepath.Glob("../../testdata/guests/*/sources.sha256")
+	if err != nil || len(lists) != 3 { // c, rust, assemblyscript
+		t.Fatalf("lists of sources: %v %v", lists, err)
+	}
+	for _, list := range lists {
+		dir := filepath.Dir(list)
+		named := checkSources(t, list)
+		for _, ext := range []string{"c", "rs", "ts"} {
+			sources, err := filepath.Glob(filepath.Join(dir, "*."+ext))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range sources {
+				if !named[filepath.Base(s)] {
+					t.Errorf("%s is not in %s", s, list)
+				}
+			}
+		}
+		if !named["ds_v1.h"] && !named["ds.rs"] && !named["ds.ts"] {
+			t.Errorf("%s names no SDK", list)
+		}
+	}
+}
+
+// checkSources compares the files that list names with their digests.
+func checkSources(t *testing.T, list string) (named map[string]bool) {
+	t.Helper()
+	text, err := os.ReadFile(list)
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := make(map[string]bool)
-	for line := range strings.Lines(string(list)) {
+	named = make(map[string]bool)
+	for line := range strings.Lines(string(text)) {
 		want, name, ok := strings.Cut(strings.TrimSpace(line), "  ")
 		if !ok {
-			t.Fatalf("sources.sha256: %q is not a digest and a file", line)
+			t.Fatalf("%s: %q is not a digest and a file", list, line)
 		}
-		b, err := os.ReadFile(filepath.Join(guests, filepath.FromSlash(name)))
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(list), filepath.FromSlash(name)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		sum := sha256.Sum256(bytes.ReplaceAll(b, []byte("\r\n"), []byte("\n")))
 		if hex.EncodeToString(sum[:]) != want {
-			t.Errorf("%s changed: run make guests", name)
+			t.Errorf("%s: %s changed: run make guests", list, name)
 		}
 		named[filepath.Base(name)] = true
 	}
-	sources, err := filepath.Glob(filepath.Join(guests, "*.c"))
-	if err != nil || len(sources) == 0 {
-		t.Fatalf("no sources: %v", err)
-	}
-	for _, s := range append(sources, "ds_v1.h") {
-		if !named[filepath.Base(s)] {
-			t.Errorf("%s is not in sources.sha256", s)
+	return named
+}
+
+// TestThin: an SDK is something that an author copies and reads.
+func TestThin(t *testing.T) {
+	for _, name := range []string{"ds.py", "ds.js", "ds.rs", "ds.ts"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := bytes.Count(b, []byte("\n")); n > 300 {
+			t.Errorf("%s has %d lines", name, n)
 		}
 	}
 }

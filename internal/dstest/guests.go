@@ -76,7 +76,7 @@ func BuildPlugin(src, dir string) error {
 	if err := buildNative(src, dir); err != nil {
 		return err
 	}
-	if err := goBuild(src, filepath.Join(dir, "dist", nameOf(src)+".wasm"), []string{"GOOS=wasip1", "GOARCH=wasm"}); err != nil {
+	if err := GoBuild(src, filepath.Join(dir, "dist", nameOf(src)+".wasm"), []string{"GOOS=wasip1", "GOARCH=wasm"}); err != nil {
 		return err
 	}
 	return copyManifest(src, dir, nil)
@@ -103,10 +103,11 @@ func buildNative(src, dir string, flags ...string) error {
 	if runtime.GOOS == "windows" {
 		out += ".exe"
 	}
-	return goBuild(src, out, []string{"CGO_ENABLED=0"}, flags...)
+	return GoBuild(src, out, []string{"CGO_ENABLED=0"}, flags...)
 }
 
-func goBuild(src, out string, env []string, flags ...string) error {
+// GoBuild builds the Go program in src as tests run it, with env beside the environment of this process.
+func GoBuild(src, out string, env []string, flags ...string) error {
 	cmd := exec.Command("go", append(append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", out}, flags...), ".")...)
 	cmd.Dir = src
 	cmd.Env = append(os.Environ(), env...)

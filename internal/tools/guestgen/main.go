@@ -1,5 +1,6 @@
 // Command guestgen writes what guests need of ds.host.v1 without a protobuf runtime: Go messages without
-// reflection (hostabi/hostv1lite) and a C header (hostabi/abi/ds_v1.h). It takes the root of the module, reads
+// reflection (hostabi/hostv1lite), a C header (hostabi/abi/ds_v1.h) and the SDKs for Rust and AssemblyScript
+// (hostabi/abi/ds.rs, ds.ts). It takes the root of the module, reads
 // hostabi/hostv1/host.proto there and writes the same bytes for the same schema.
 package main
 
@@ -27,16 +28,8 @@ func main() {
 
 // run generates every output below dir, the directory hostabi.
 func run(ctx context.Context, dir string) error {
-	c := protocompile.Compiler{
-		Resolver:       &protocompile.SourceResolver{ImportPaths: []string{filepath.Join(dir, "hostv1")}},
-		SourceInfoMode: protocompile.SourceInfoStandard,
-	}
-	files, err := c.Compile(ctx, "host.proto")
+	f, err := schema(ctx, dir)
 	if err != nil {
-		return err
-	}
-	f := files[0]
-	if err := check(f); err != nil {
 		return err
 	}
 	for _, out := range []struct {
@@ -46,6 +39,8 @@ func run(ctx context.Context, dir string) error {
 		{"hostv1lite/messages_gen.go", goMessages},
 		{"hostv1lite/methods_gen.go", goMethods},
 		{"abi/ds_v1.h", cNames},
+		{"abi/ds.rs", expand(rustSDK)},
+		{"abi/ds.ts", expand(assemblyScriptSDK)},
 	} {
 		text, err := out.write(f)
 		if err != nil {
@@ -56,6 +51,19 @@ func run(ctx context.Context, dir string) error {
 		}
 	}
 	return nil
+}
+
+// schema reads host.proto below dir.
+func schema(ctx context.Context, dir string) (protoreflect.FileDescriptor, error) {
+	c := protocompile.Compiler{
+		Resolver:       &protocompile.SourceResolver{ImportPaths: []string{filepath.Join(dir, "hostv1")}},
+		SourceInfoMode: protocompile.SourceInfoStandard,
+	}
+	files, err := c.Compile(ctx, "host.proto")
+	if err != nil {
+		return nil, err
+	}
+	return files[0], check(files[0])
 }
 
 // check refuses what the outputs cannot express, so that a schema change fails here and not in a guest.

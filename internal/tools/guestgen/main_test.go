@@ -27,7 +27,7 @@ func TestCommitted(t *testing.T) {
 	if err := run(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"hostv1lite/messages_gen.go", "hostv1lite/methods_gen.go", "abi/ds_v1.h"} {
+	for _, name := range []string{"hostv1lite/messages_gen.go", "hostv1lite/methods_gen.go", "abi/ds_v1.h", "abi/ds.rs", "abi/ds.ts"} {
 		got, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -70,5 +70,22 @@ func TestRefused(t *testing.T) {
 				t.Errorf("got %v, want it to say %q", err, c.want)
 			}
 		})
+	}
+}
+
+// TestUnknownName: an SDK that names what the schema does not have is not written.
+func TestUnknownName(t *testing.T) {
+	f, err := schema(t.Context(), "../../../hostabi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []string{"@Nothing.key@", "@Meta.key@", "@GetConfigRequest.no@", "@Meta/Nothing@", "@Nothing/Get@"} {
+		if out, err := expand("x " + token)(f); err == nil || !strings.Contains(err.Error(), strings.Trim(token, "@")) {
+			t.Errorf("%s: %q, %v", token, out, err)
+		}
+	}
+	out, err := expand("@GetConfigRequest.key@ @Config/Get@ @external(a@b")(f)
+	if want := "1 /ds.host.v1.Config/Get @external(a@b"; err != nil || string(out) != want {
+		t.Errorf("%q %v", out, err)
 	}
 }

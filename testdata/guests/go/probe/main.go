@@ -198,7 +198,8 @@ func relay(ctx context.Context, in *client.Invocation) error {
 		return err
 	}
 	defer sub.Close()
-	if _, err := in.CallPlugin(ctx, in.Args[0], in.Args[1:]); err != nil {
+	_, err = in.CallPlugin(ctx, in.Args[0], in.Args[1:])
+	if _, ended := errors.AsType[*client.ExitError](err); err != nil && !ended {
 		return err
 	}
 	e, err := sub.Next(ctx)

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/delivery-station/ds/internal/dstest"
+)
+
+// guestDir holds the acceptance program in every language, and its manifest.
+var guestDir = filepath.Join("..", "..", "testdata", "guests")
+
+// tour is what the acceptance program prints, in every language.
+const tour = `args: 3 [one] [two words] []
+stdin: 17 bytes, erste Zeile
+config: Grüße
+cache: put sha256:983bf3492085a4209c8dcd9defe492ed547a801b104e32c4de0c31f58b3a9ff8
+cache: got the same
+state: visits = 1
+event: published tour.done
+call: demo echo ended with 0 and gave the same
+call: demo exit ended with 3
+denied: code 7, CAPABILITY_DENIED: tour may not use registry.pull ghcr.io/acme/app: tour does not ask for it
+`
+
+// language makes the acceptance program of one language. put puts it into the directory of a plugin; its result
+// is what stands below "run:" in the manifest.
+type language struct {
+	name, needs string // a program without which it cannot run, empty = none
+	put         func(dir string) (string, error)
+}
+
+func languages() []language {
+	return []language{
+		{"go native", "", goTour("ds-tour", program("ds-tour"), "CGO_ENABLED=0")},
+		{"go wasm", "", goTour("tour.wasm", module, "GOOS=wasip1", "GOARCH=wasm")},
+		{"c", "", prebuilt("c")},
+		{"rust", "", prebuilt("rust")},
+		{"assemblyscript", "", prebuilt("assemblyscript")},
+		{"python", "python3", script("python", "ds.py")},
+		{"node", "node", script("node", "ds.js")},
+	}
+}
+
+const module = "  wasm: {artifact: tour.wasm}\n"
+
+func program(name string) string {
+	return fmt.Sprintf("  native: {%s/%s: %s}\n", runtime.GOOS, runtime.GOARCH, name)
+}
+
+func goTour(name, run string, env ...string) func(string) (string, error) {
+	return func(dir string) (string, error) {
+		return run, dstest.GoBuild(filepath.Join(guestDir, "go", "tour"), filepath.Join(dir, name), env)
+	}
+}
+
+func prebuilt(name string) func(string) (string, error) {
+	return func(dir string) (string, error) {
+		return module, copyFile(filepath.Join(guestDir, name, "tour.wasm"), filepath.Join(dir, "tour.wasm"))
+	}
+}
+
+// script is a native program with the SDK of its language beside it, in a directory that is called assets here
+// and where a package is unpacked.
+func script(name, sdk string) func(string) (string, error) {
+	return func(dir string) (string, error) {
+		err := errors.Join(
+			os.Mkdir(filepath.Join(dir, "assets"), 0o700),
+			copyFile(filepath.Join("..", "..", "hostabi", "abi", sdk), filepath.Join(dir, "assets", sdk)),
+			copyFile(filepath.Join(guestDir, name, "ds-tour"), filepath.Join(dir, "ds-tour")),
+		)
+		return program("ds-tour") + "assets: assets\n", err
+	}
+}
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o700)
+}
+
+// tourOf is the directory of the acceptance program in language l.
+func tourOf(t *testing.T, l language) string {
+	t.Helper()
+	if l.needs != "" {
+		if runtime.GOOS == "windows" {
+			t.Skip("host calls of native plugins need descriptors that Windows does not pass yet")
+		}
+		if _, err := exec.LookPath(l.needs); err != nil {
+			t.Skip(l.needs + " is not here")
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "tour")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run, err := l.put(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := os.ReadFile(filepath.Join(guestDir, "tour.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "plugin.yaml"), append(manifest, "run:\n"+run...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestLanguages runs the acceptance program of every language: words, input, configuration, cache, state, events,
+// another plugin, a refusal and the exit code are the same. Then a plugin in Go calls it and hears its event.
+func TestLanguages(t *testing.T) {
+	g := guests(t)
+	for _, l := range languages() {
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			dir := tourOf(t, l)
+			c := newCall(t)
+			c.want(0, "plugin", "install", filepath.Join(g.Both, "demo"), "--grant", "manifest")
+			c.want(0, "plugin", "install", filepath.Join(g.Both, "probe"), "--backend", "native", "--grant", "manifest")
+			if l.needs != "" { // a package has to bring the SDK along
+				c.want(0, "plugin", "push", dir, "oci-layout:"+filepath.Join(c.home, "layout")+":1", "--unsigned")
+				dir = "oci-layout:" + filepath.Join(c.home, "layout") + ":1"
+			}
+			c.want(0, "plugin", "install", dir, "--grant", "manifest", "--allow-unsigned")
+			c.stdin = "erste Zeile\nzwei\n"
+			c.want(7, "--set", "plugins.settings.tour.greeting=Grüße", "tour", "one", "two words", "")
+			if got := c.stdout.String(); got != tour {
+				t.Errorf("printed\n%swant\n%s", got, tour)
+			}
+			said := strings.TrimPrefix(c.stderr.String(), "compiling tour for this ds version (once)\n") // on a busy machine
+			if strings.Count(said, "\n") != 1 || !strings.HasPrefix(said, "denied: tour registry.pull ") {
+				t.Errorf("stderr: %s", said)
+			}
+			c.stdin = ""
+			c.want(0, "--set", "plugins.settings.tour.greeting=x", "probe", "relay", "tour", "one")
+			if got := c.stdout.String(); got != "tour.done from /plugins/tour: {\"words\":1}\n" {
+				t.Errorf("event: %s", got)
+			}
+		})
+	}
+}
