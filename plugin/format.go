@@ -10,10 +10,19 @@ const (
 	ModuleConfigType = "application/vnd.wasm.config.v0+json"
 	// ModuleType is the layer of a WASM child: the module, raw.
 	ModuleType = "application/wasm"
+	// ModuleZstdType is a module in one zstd frame, which only ds reads.
+	ModuleZstdType = "application/vnd.delivery-station.plugin.wasm.v2+zstd"
+	// ModuleOldType is what older tools call a module.
+	ModuleOldType = "application/vnd.module.wasm.content.layer.v1+wasm"
+	// LegacyBinaryType is a native program as the original DS installs it: the raw file.
+	LegacyBinaryType = "application/vnd.delivery-station.plugin.v1+binary"
 	// AssetsType is the optional assets child: a tar in one zstd frame.
 	AssetsType = "application/vnd.delivery-station.plugin.assets.v2.tar+zstd"
 	// ManifestType is the plugin manifest child: JSON of at most 64 KiB.
 	ManifestType = "application/vnd.delivery-station.plugin.manifest.v2+json"
+
+	// BundleType is a Sigstore bundle: the layer and the artifactType of the referrers that hold signatures.
+	BundleType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 	// UncompressedDigest and UncompressedSize annotate every zstd layer.
 	UncompressedDigest = "delivery-station.io/uncompressed.digest"

@@ -49,10 +49,18 @@ type Installed struct {
 	Disabled      bool
 	Pending       string // version that waits for consent, else empty
 	InstalledAt   time.Time
-	Requested     string // reference as the user wrote it
+	Requested     string      // reference as the user wrote it
+	News          *SignerNews // while it is installed; nil = nothing new
 
 	Programs []Program // one per kind that is held
 	Program  *Program  // the one chosen for this run, opened; set by manager on its own copy
+}
+
+// SignerNews is what an installation finds out about the signer and consent has to know.
+type SignerNews struct {
+	New         bool      // Repository never had this signer: the user has to accept it
+	RotatedFrom string    // signer before, who named this one; its grants go on
+	SignedAt    time.Time // as the signature says
 }
 
 // Program is the runnable file of one kind.

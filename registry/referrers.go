@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"iter"
 
 	"github.com/opencontainers/image-spec/specs-go"
@@ -22,21 +21,12 @@ const (
 // the question could not be answered is one, and the last pair.
 func (c *Client) Referrers(ctx context.Context, repo string, subject hostabi.Digest, artifactType string) iter.Seq2[hostabi.Descriptor, error] {
 	return func(yield func(hostabi.Descriptor, error) bool) {
-		r, t, err := c.open(repo)
+		r, err := c.Repository(repo)
 		if err != nil {
 			yield(hostabi.Descriptor{}, err)
 			return
 		}
-		err = referrers(ctx, t, subject, artifactType, func(d hostabi.Descriptor) error {
-			d.Ref = Reference{Host: r.Host, Repository: r.Repository, Path: r.Path, Digest: d.Digest}.String()
-			if !yield(d, nil) {
-				return errStop
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, errStop) {
-			yield(hostabi.Descriptor{}, fail(ctx, "referrers", r, t, err))
-		}
+		r.Referrers(ctx, subject, artifactType)(yield)
 	}
 }
 

@@ -3,7 +3,9 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"iter"
 
 	"github.com/delivery-station/ds/hostabi"
 )
@@ -63,6 +65,22 @@ func (r *Repository) Fetch(ctx context.Context, d hostabi.Descriptor, into hosta
 		return fail(ctx, "pull", r.at(d), r.t, p.graph(ctx, d, selection{}))
 	}
 	return fail(ctx, "pull", r.at(d), r.t, p.blob(ctx, d))
+}
+
+// Referrers yields the manifests of this repository that name subject as theirs, as Client.Referrers.
+func (r *Repository) Referrers(ctx context.Context, subject hostabi.Digest, artifactType string) iter.Seq2[hostabi.Descriptor, error] {
+	return func(yield func(hostabi.Descriptor, error) bool) {
+		err := referrers(ctx, r.t, subject, artifactType, func(d hostabi.Descriptor) error {
+			d.Ref = r.at(d).String()
+			if !yield(d, nil) {
+				return errStop
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			yield(hostabi.Descriptor{}, fail(ctx, "referrers", r.ref, r.t, err))
+		}
+	}
 }
 
 func (r *Repository) at(d hostabi.Descriptor) Reference {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/term"
@@ -33,18 +34,16 @@ func (c consent) Ask(ctx context.Context, p *plugin.Installed) (func(context.Con
 		return nil, err
 	}
 	policy, err := grants.Policy()
+	if err == nil {
+		err = policy.AllowSource(p.Repository)
+	}
+	if err == nil {
+		err = policy.AllowSigner(p.Signer)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if policy != nil {
-		if err := policy.AllowSource(p.Repository); err != nil {
-			return nil, err
-		}
-		if err := policy.AllowSigner(p.Signer); err != nil {
-			return nil, err
-		}
-	}
-	old, _, err := grants.Lookup(p)
+	old, err := grantBefore(grants, p)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +53,7 @@ func (c consent) Ask(ctx context.Context, p *plugin.Installed) (func(context.Con
 	}
 	d := sandbox.Compare(p.Manifest, g)
 	needed := d.Required()
-	if d.Wider() && c.a.term.Facts().Prompts {
+	if (d.Wider() || isNew(p)) && c.a.term.Facts().Prompts {
 		if g, err = c.prompt(ctx, p, d, g); err != nil {
 			return nil, err
 		}
@@ -69,6 +68,20 @@ func (c consent) Ask(ctx context.Context, p *plugin.Installed) (func(context.Con
 	g.RequestDigest = p.RequestDigest
 	return func(ctx context.Context) error { return grants.Grant(ctx, g) }, nil
 }
+
+// grantBefore is the grant of p, or of the signer before who named the one that p has.
+func grantBefore(grants *sandbox.Store, p *plugin.Installed) (sandbox.Grant, error) {
+	g, ok, err := grants.Lookup(p)
+	if ok || err != nil || p.News == nil || p.News.RotatedFrom == "" {
+		return g, err
+	}
+	g, _, err = grants.LookupKey(sandbox.Key{Plugin: p.Repository, Signer: p.News.RotatedFrom})
+	g.Key = sandbox.KeyOf(p)
+	return g, err
+}
+
+// isNew reports whether the user has to accept the signer of p too.
+func isNew(p *plugin.Installed) bool { return p.News != nil && p.News.New }
 
 // refused is the error when required requests stay ungranted: with the exact words that grant what is needed
 // beside what is on record and in flags. Answers of a prompt that failed are not kept.
@@ -91,10 +104,13 @@ func (c consent) refused(p *plugin.Installed, missing int, needed []sandbox.Chan
 
 // prompt shows what is asked for and grants what the user says.
 func (c consent) prompt(ctx context.Context, p *plugin.Installed, d sandbox.Diff, g sandbox.Grant) (sandbox.Grant, error) {
-	text := c.a.asks(p, d)
+	text, question := c.a.asks(p, d), "Grant and install?"
+	if isNew(p) {
+		question = "Trust this signer, grant and install?"
+	}
 	for {
 		answer, _, err := c.a.term.Prompt(ctx, hostabi.Prompt{
-			Kind: "line", Text: text + "  Grant and install?  [y] all  [s] select  [d] details  [n] no  (default n)", Fallback: "n",
+			Kind: "line", Text: text + "  " + question + "  [y] all  [s] select  [d] details  [n] no  (default n)", Fallback: "n",
 		})
 		if err != nil {
 			return g, err
@@ -107,6 +123,9 @@ func (c consent) prompt(ctx context.Context, p *plugin.Installed, d sandbox.Diff
 		case "d":
 			text = c.a.details(p, d)
 		case "n", "":
+			if isNew(p) {
+				return g, hostabi.Errorf(hostabi.ReasonSignerUntrusted, "%s %s is signed by %s, which you did not trust; nothing was installed", p.Name, p.Version, p.Signer)
+			}
 			return g, nil
 		default:
 			text = ""
@@ -155,6 +174,14 @@ func (a *app) asks(p *plugin.Installed, d sandbox.Diff) string {
 		source += "@" + string(p.Index)
 	}
 	fmt.Fprintf(&b, "  %s %s  %s   %s\n", p.Name, term.Clean(p.Version, 40), programs(p), term.Clean(source, 400))
+	if isNew(p) {
+		fmt.Fprintf(&b, "  ! signed by %s%s: the first signature from %s\n", p.Signer, signedOn(p.News.SignedAt), term.Clean(p.Repository, 400))
+	} else if p.Signer != "none" {
+		fmt.Fprintf(&b, "  signed by %s (%s)\n", p.Signer, p.Level)
+	}
+	if !d.Wider() {
+		return b.String()
+	}
 	verb := "asks for"
 	if !d.First {
 		verb = "asks for more"
@@ -174,6 +201,13 @@ func (a *app) asks(p *plugin.Installed, d sandbox.Diff) string {
 		fmt.Fprintf(&b, "  %s\n", s)
 	}
 	return b.String()
+}
+
+func signedOn(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " on " + t.UTC().Format(time.DateOnly)
 }
 
 // programs names the kinds that will be installed and their size, "wasm 412 KiB".

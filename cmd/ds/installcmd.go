@@ -13,6 +13,7 @@ import (
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/atomicfile"
 	"github.com/delivery-station/ds/internal/term"
+	"github.com/delivery-station/ds/internal/trust"
 	"github.com/delivery-station/ds/plugin"
 	"github.com/delivery-station/ds/plugin/install"
 	"github.com/delivery-station/ds/plugin/store"
@@ -22,8 +23,9 @@ import (
 // installFlags are the flags of ds plugin install.
 type installFlags struct {
 	grant, deny                  []string
-	version, backend             string
+	version, backend, trustKey   string
 	allowUnsigned, force, dryRun bool
+	downgrade                    bool
 }
 
 func (a *app) pluginInstall() *cobra.Command {
@@ -40,6 +42,11 @@ func (a *app) pluginInstall() *cobra.Command {
 			if f.allowUnsigned && len(args) > 1 {
 				return hostabi.Errorf(hostabi.ReasonUsage, "--allow-unsigned takes exactly one reference")
 			}
+			if f.trustKey != "" {
+				if _, err := trust.ParseKeyID(f.trustKey); err != nil {
+					return err
+				}
+			}
 			return a.each(args, func(ref string) error { return a.install(cmd.Context(), ref, f) })
 		},
 	}
@@ -49,7 +56,9 @@ func (a *app) pluginInstall() *cobra.Command {
 	fl.StringVar(&f.version, "version", "", "version or constraint")
 	fl.StringVar(&f.backend, "backend", "", "kind to install: auto, wasm, native, both")
 	fl.BoolVar(&f.allowUnsigned, "allow-unsigned", false, "accept this unsigned package")
-	fl.BoolVar(&f.force, "force", false, "install again even if it is intact")
+	fl.StringVar(&f.trustKey, "trust-key", "", "trust the key with this id for the repository")
+	fl.BoolVar(&f.downgrade, "allow-downgrade", false, "accept a version below one that was seen")
+	fl.BoolVar(&f.force, "force", false, "install again even if it is intact, or has other content than before")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would be done")
 	return c
 }
@@ -65,7 +74,9 @@ func (a *app) install(ctx context.Context, ref string, f installFlags) error {
 	if f.version != "" {
 		constraint = f.version
 	}
-	req := install.Request{Ref: base, Constraint: constraint, AllowUnsigned: f.allowUnsigned, Force: f.force, DryRun: f.dryRun}
+	req := install.Request{
+		Ref: base, Constraint: constraint, AllowUnsigned: f.allowUnsigned, TrustKey: f.trustKey, Downgrade: f.downgrade, Force: f.force, DryRun: f.dryRun,
+	}
 	switch f.backend {
 	case "", "auto":
 	case "both":
@@ -84,12 +95,8 @@ func (a *app) install(ctx context.Context, ref string, f installFlags) error {
 			r, err = r2, err2
 		}
 	}
-	if hostabi.ReasonOf(err) == hostabi.ReasonUnsigned {
-		f.allowUnsigned = true
-		return hostabi.AsError(err).WithFix("%s", installLine(ref, f))
-	}
 	if err != nil {
-		return err
+		return trustHint(err, ref, f)
 	}
 	if r.Already && !f.dryRun && len(f.grant)+len(f.deny) > 0 { // what was said counts, also when nothing is installed
 		commit, err := c.Ask(ctx, r.Plugin)
@@ -105,6 +112,23 @@ func (a *app) install(ctx context.Context, ref string, f installFlags) error {
 	return a.installed(r, f.dryRun)
 }
 
+// trustHint completes the hint of a refusal that a flag can answer with everything that the user has typed.
+func trustHint(err error, ref string, f installFlags) error {
+	e := hostabi.AsError(err)
+	if e.Fix == "" {
+		return err
+	}
+	switch e.Reason {
+	case hostabi.ReasonUnsigned:
+		f.allowUnsigned = true
+	case hostabi.ReasonSignerUntrusted:
+		f.trustKey = e.Meta["key"]
+	default:
+		return err
+	}
+	return e.WithFix("%s", installLine(ref, f))
+}
+
 // installLine is the command for a hint, complete with what the user has typed, quoted for a shell.
 func installLine(ref string, f installFlags) string {
 	words := []string{"ds plugin install", sandbox.Quote(ref)}
@@ -116,6 +140,12 @@ func installLine(ref string, f installFlags) string {
 	}
 	if f.allowUnsigned {
 		words = append(words, "--allow-unsigned")
+	}
+	if f.trustKey != "" {
+		words = append(words, "--trust-key", f.trustKey)
+	}
+	if f.downgrade {
+		words = append(words, "--allow-downgrade")
 	}
 	if f.force {
 		words = append(words, "--force")

@@ -7,22 +7,19 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/delivery-station/ds/hostabi"
-	"github.com/delivery-station/ds/internal/atomicfile"
 	"github.com/delivery-station/ds/internal/term"
 	"github.com/delivery-station/ds/plugin"
-	"github.com/delivery-station/ds/plugin/publish"
 	"github.com/delivery-station/ds/plugin/store"
 )
 
 // pluginCommand is ds plugin: the installed set. Nothing below it starts a plugin but exec.
 func (a *app) pluginCommand() *cobra.Command {
 	return group("plugin", "Install, list and manage plugins",
-		a.pluginInstall(), a.pluginList(), a.pluginInfo(), a.pluginRemove(), a.pluginPush(), a.pluginGrant(), a.pluginRevoke(), a.pluginExec())
+		a.pluginInstall(), a.pluginList(), a.pluginInfo(), a.pluginRemove(), a.pluginKeygen(), a.pluginPush(), a.pluginSign(), a.pluginGrant(), a.pluginRevoke(), a.pluginExec())
 }
 
 // listed is one row of ds plugin list.
@@ -156,114 +153,6 @@ func (a *app) pluginExec() *cobra.Command {
 			return a.runPlugin(cmd.Context(), plugin.Name(args[0]), args[1:], "")
 		},
 	}
-}
-
-func (a *app) pluginPush() *cobra.Command {
-	var f pushFlags
-	c := &cobra.Command{
-		Use: "push [DIR] [REF]", Short: "Pack a plugin directory and push it: blobs, index by digest, tags last", Args: wants(0, 2, "a directory and a reference"),
-		Example: "  ds plugin push ./hello ghcr.io/acme/hello --unsigned\n  ds plugin push . oci-layout:./plugins/hello --unsigned",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			dir := a.wd
-			if len(args) > 0 {
-				dir = a.absolute(args[0])
-			}
-			ref := ""
-			if len(args) > 1 {
-				ref = args[1]
-			}
-			return a.push(cmd.Context(), dir, ref, f)
-		},
-	}
-	c.Flags().BoolVar(&f.unsigned, "unsigned", false, "push without a signature")
-	c.Flags().BoolVar(&f.noLatest, "no-latest", false, "do not move the tag latest")
-	c.Flags().BoolVar(&f.force, "force", false, "move an existing version tag to other content")
-	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "pack and check, push nothing")
-	return c
-}
-
-// pushFlags are the flags of ds plugin push.
-type pushFlags struct{ unsigned, noLatest, force, dryRun bool }
-
-func (a *app) push(ctx context.Context, dir, ref string, f pushFlags) error {
-	if !f.unsigned {
-		return hostabi.Errorf(hostabi.ReasonUnsigned, "plugins cannot be signed by this release of ds").WithFix("ds plugin push --unsigned")
-	}
-	m, err := store.ReadDir(atomicfile.OS(), dir)
-	if err != nil {
-		return err
-	}
-	if m.Generated {
-		return hostabi.Errorf(hostabi.ReasonManifest, "%s: commands are still to be generated", filepath.Join(dir, "plugin.yaml"))
-	}
-	client, err := a.parts.registry()
-	if err != nil {
-		return err
-	}
-	if ref == "" {
-		ref = "oci-layout:" + filepath.Join(a.paths.Data, "registry", string(m.Name))
-	}
-	parsed, err := client.Parse(ref)
-	if err != nil {
-		return err
-	}
-	if parsed.Tag != "" && parsed.Tag != m.Version || parsed.Digest != "" {
-		return hostabi.Errorf(hostabi.ReasonUsage, "%s names another version than plugin.yaml, %s", ref, m.Version)
-	}
-	created := time.Unix(0, 0)
-	if s := a.env("SOURCE_DATE_EPOCH"); s != "" {
-		var sec int64
-		if _, err := fmt.Sscan(s, &sec); err != nil {
-			return hostabi.Errorf(hostabi.ReasonUsage, "SOURCE_DATE_EPOCH is %q, want seconds since 1970", s)
-		}
-		created = time.Unix(sec, 0)
-	}
-	pkg, err := publish.Build(ctx, dir, m, created)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = pkg.Close() }() // temporary files
-	tag := strings.ReplaceAll(m.Version, "+", "_")
-	if err := a.checkTag(ctx, parsed.Name()+":"+tag, pkg.Root.Digest, f.force); err != nil {
-		return err
-	}
-	tags := []string{tag}
-	if !f.noLatest && !strings.Contains(m.Version, "-") {
-		tags = append(tags, "latest")
-	}
-	if f.dryRun {
-		fmt.Fprintf(a.stderr(), "note: nothing was pushed; the tags would be %s\n", strings.Join(tags, ", "))
-	} else if err := pkg.Push(ctx, client, parsed.Name(), tags, a.term.Report); err != nil {
-		return err
-	}
-	fmt.Fprintf(a.stderr(), "warning: %s %s is not signed; users need --allow-unsigned\n", m.Name, m.Version)
-	return a.rows(term.ObjectOf([]string{"reference", "digest", "name", "version"}, struct {
-		Reference string         `json:"reference"`
-		Digest    hostabi.Digest `json:"digest"`
-		Name      string         `json:"name"`
-		Version   string         `json:"version"`
-	}{parsed.Name() + ":" + tag, pkg.Root.Digest, string(m.Name), m.Version}))
-}
-
-// checkTag refuses to move a version to other content: versions do not change.
-func (a *app) checkTag(ctx context.Context, ref string, want hostabi.Digest, force bool) error {
-	if force {
-		return nil
-	}
-	client, err := a.parts.registry()
-	if err != nil {
-		return err
-	}
-	have, err := client.ResolveFresh(ctx, ref)
-	switch {
-	case hostabi.ReasonOf(err) == hostabi.ReasonRefNotFound:
-		return nil
-	case err != nil:
-		return err
-	case have.Digest != want:
-		return hostabi.Errorf(hostabi.ReasonPushRefused, "%s is %s already", ref, have.Digest).WithFix("ds plugin push --force")
-	}
-	return nil
 }
 
 // absolute joins the working directory and expands ~/.

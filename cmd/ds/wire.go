@@ -23,6 +23,7 @@ import (
 	"github.com/delivery-station/ds/internal/egress"
 	"github.com/delivery-station/ds/internal/events"
 	"github.com/delivery-station/ds/internal/state"
+	"github.com/delivery-station/ds/internal/trust"
 	"github.com/delivery-station/ds/plugin"
 	"github.com/delivery-station/ds/plugin/install"
 	"github.com/delivery-station/ds/plugin/manager"
@@ -64,6 +65,7 @@ type parts struct {
 	manager   func() (*manager.Manager, error)
 	registrar func() *host.Registrar
 	store     func() *store.Store
+	pins      func() *trust.Pins
 	bus       func() *events.Bus
 	state     func() *state.Store
 	wasm      func() *wasm.Backend
@@ -82,6 +84,7 @@ func newParts(a *app) *parts {
 	p.manager = sync.OnceValues(p.newManager)
 	p.registrar = sync.OnceValue(p.newRegistrar)
 	p.store = sync.OnceValue(p.newStore)
+	p.pins = sync.OnceValue(p.newPins)
 	p.bus = sync.OnceValue(p.newBus)
 	p.state = sync.OnceValue(p.newState)
 	p.wasm = sync.OnceValue(p.newWASM)
@@ -448,7 +451,7 @@ func (l lazyBackend) Run(ctx context.Context, p *plugin.Installed, b *sandbox.Bo
 
 func (p *parts) newInstaller(consent install.Consent) *install.Installer {
 	return install.New(install.Options{
-		Store: p.store(), Sources: sources{p.registry}, Consent: consent, Methods: p.methods, Prefer: p.prefer(), Progress: p.a.term.Report,
+		Store: p.store(), Sources: sources{p.registry}, Verifier: verifier{p.a}, Consent: consent, Methods: p.methods, Prefer: p.prefer(), Progress: p.a.term.Report,
 		Cache: func() (install.Cache, error) { return p.cache() },
 		Checkers: map[plugin.Kind]install.Checker{
 			plugin.WASM:   lazyChecker(func() install.Checker { return p.wasm() }),

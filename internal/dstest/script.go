@@ -23,6 +23,7 @@ import (
 //	flip FILE                       change one byte in the middle of FILE, keep its times
 //	poke FILE OFFSET BYTE           set one byte of FILE
 //	module FILE NAMESPACE NAME      write a WASM module that imports one function
+//	env-from VAR FILE               set VAR to the text of FILE, without its line end
 //	nofiles DIR                     no file exists below DIR
 func ScriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
@@ -37,6 +38,7 @@ func ScriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args 
 		"poke":     pokeByte,
 		"module":   writeModule,
 		"nofiles":  noFiles,
+		"env-from": envFrom,
 	}
 }
 
@@ -197,6 +199,13 @@ func writeModule(ts *testscript.TestScript, _ bool, args []string) {
 		section(7, "\x02"+text("memory")+"\x02\x00"+text("_start")+"\x00\x01") +
 		section(10, "\x01\x02\x00\x0b")
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(module), 0o600))
+}
+
+func envFrom(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: env-from VAR FILE")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 }
 
 func noFiles(ts *testscript.TestScript, neg bool, args []string) {

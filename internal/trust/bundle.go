@@ -8,11 +8,10 @@ import (
 	"strconv"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/plugin"
 )
 
 const (
-	// BundleType is the media type of a Sigstore bundle, and of the referrer that holds it.
-	BundleType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	// MaxBundle bounds the bytes of one bundle.
 	MaxBundle = 4 << 20
 
@@ -68,8 +67,8 @@ func ParseBundle(text []byte) (*Bundle, error) {
 	if err := json.Unmarshal(text, &j); err != nil {
 		return nil, errors.New("it is no bundle")
 	}
-	if j.MediaType != BundleType && j.MediaType != bundleOld {
-		return nil, fmt.Errorf("media type %q, want %s", clip(j.MediaType), BundleType)
+	if j.MediaType != plugin.BundleType && j.MediaType != bundleOld {
+		return nil, fmt.Errorf("media type %q, want %s", clip(j.MediaType), plugin.BundleType)
 	}
 	b := &Bundle{Digest: hostabi.DigestOf(text)}
 	m := j.VerificationMaterial
@@ -116,7 +115,7 @@ func signBundle(k *PrivateKey, payload []byte) ([]byte, error) {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
 	return json.Marshal(bundleJSON{
-		MediaType: BundleType, VerificationMaterial: materialJSON{PublicKey: &keyHint{k.ID().Hex()}},
+		MediaType: plugin.BundleType, VerificationMaterial: materialJSON{PublicKey: &keyHint{k.ID().Hex()}},
 		Envelope: &envelope{
 			Payload: base64.StdEncoding.EncodeToString(payload), PayloadType: payloadType,
 			Signatures: []envelopeSig{{base64.StdEncoding.EncodeToString(sig)}},

@@ -5,6 +5,7 @@ import (
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/trust"
+	"github.com/delivery-station/ds/plugin"
 )
 
 // FuzzBundle: nothing that is not a bundle of a trusted key is accepted, and nothing panics.
@@ -12,8 +13,8 @@ func FuzzBundle(f *testing.F) {
 	k, pin := newKey(f), newKey(f)
 	f.Add(signed(f, k, nil))
 	f.Add(rotation(f, pin, k))
-	f.Add([]byte(`{"mediaType":"` + trust.BundleType + `","verificationMaterial":{"certificate":{}}}`))
-	f.Add([]byte(`{"mediaType":"` + trust.BundleType + `","verificationMaterial":{"publicKey":{}},"dsseEnvelope":{"signatures":[{}]}}`))
+	f.Add([]byte(`{"mediaType":"` + plugin.BundleType + `","verificationMaterial":{"certificate":{}}}`))
+	f.Add([]byte(`{"mediaType":"` + plugin.BundleType + `","verificationMaterial":{"publicKey":{}},"dsseEnvelope":{"signatures":[{}]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := trust.Evaluate(input(nil, pinned(pin), b))
 		if err == nil && v.Key != pin.ID() {

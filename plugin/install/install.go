@@ -28,6 +28,7 @@ type Source interface {
 	Resolve(ctx context.Context, ref string) (hostabi.Descriptor, error)
 	Manifest(ctx context.Context, d hostabi.Descriptor) ([]byte, error) // at most 4 MiB, digest checked
 	Fetch(ctx context.Context, d hostabi.Descriptor, into hostabi.Sink) error
+	Referrers(ctx context.Context, subject hostabi.Digest, artifactType string) iter.Seq2[hostabi.Descriptor, error]
 }
 
 // Sources finds repositories: registry.Client.
@@ -60,6 +61,7 @@ type Options struct {
 	Store    *store.Store
 	Sources  Sources
 	Cache    func() (Cache, error)
+	Verifier Verifier // nil = nothing is verified: only what the user accepts unsigned is installed
 	Consent  Consent
 	Checkers map[plugin.Kind]Checker
 	Methods  func() []string // of the host, for requires
@@ -76,8 +78,11 @@ type Request struct {
 	Kind          plugin.Kind // wanted kind; empty = Options.Prefer
 	Both          bool        // every kind that fits this platform
 	AllowUnsigned bool
-	Force         bool // install again even if the version is active and intact
-	DryRun        bool // stop before consent
+	TrustKey      string // id of the key that the user trusts for this repository
+	TrustHow      string // how it was named, for the pin: flag (default) or lock
+	Downgrade     bool   // to a version below one that was seen
+	Force         bool   // install again even if the version is active and intact
+	DryRun        bool   // stop before consent
 }
 
 // Result says what happened.
@@ -101,7 +106,7 @@ func New(o Options) *Installer {
 // was active before is active still.
 func (i *Installer) Install(ctx context.Context, req Request) (Result, error) {
 	f := &flow{Installer: i, req: req}
-	for _, step := range []func(context.Context) error{f.resolve, f.index, f.readManifest, f.choose} {
+	for _, step := range []func(context.Context) error{f.resolve, f.index, f.verify, f.readManifest, f.choose} {
 		if err := step(ctx); err != nil {
 			return Result{}, err
 		}

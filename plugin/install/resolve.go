@@ -11,17 +11,21 @@ import (
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/archive"
 	"github.com/delivery-station/ds/plugin"
-	"github.com/delivery-station/ds/plugin/store"
 )
 
 // flow is one installation on its way.
 type flow struct {
 	*Installer
-	req    Request
-	src    Source
-	tag    string
-	root   hostabi.Descriptor
-	doc    plugin.OCIDocument
+	req  Request
+	src  Source
+	tag  string
+	root hostabi.Descriptor
+	doc  plugin.OCIDocument
+	docs map[hostabi.Digest][]byte // OCI documents as they were read
+
+	bundles map[hostabi.Digest][]byte // that are attached to the index
+	verdict Verdict
+
 	m      *plugin.Manifest
 	chosen []child
 }
@@ -61,10 +65,6 @@ func (f *flow) index(ctx context.Context) error {
 	if len(f.doc.Manifests) > maxChildren {
 		return invalid("index has %d children, at most %d", len(f.doc.Manifests), maxChildren)
 	}
-	if !f.req.AllowUnsigned {
-		return hostabi.Errorf(hostabi.ReasonUnsigned, "%s is not signed", f.req.Ref).
-			WithFix("ds plugin install %s --allow-unsigned", f.req.Ref)
-	}
 	return nil
 }
 
@@ -73,6 +73,10 @@ func (f *flow) document(ctx context.Context, d hostabi.Descriptor, into *plugin.
 	if err != nil {
 		return err
 	}
+	if f.docs == nil {
+		f.docs = make(map[hostabi.Digest][]byte)
+	}
+	f.docs[d.Digest] = b
 	if err := json.Unmarshal(b, into); err != nil || into.SchemaVersion != 2 {
 		return invalid("%s is no OCI document", d.Digest)
 	}
@@ -90,7 +94,7 @@ func (f *flow) readManifest(ctx context.Context) error {
 	if len(found) != 1 {
 		return invalid("index has %d plugin manifests, want one", len(found))
 	}
-	layer, err := f.oneLayer(ctx, found[0], plugin.ManifestType, maxPlugin)
+	layer, err := f.oneLayer(ctx, found[0], maxPlugin, plugin.ManifestType)
 	if err != nil {
 		return err
 	}
@@ -132,14 +136,14 @@ func (f *flow) supported() error {
 	return nil
 }
 
-// oneLayer reads a child manifest, which must have exactly one layer of the given type and at most limit bytes.
-func (f *flow) oneLayer(ctx context.Context, d plugin.OCIDescriptor, mediaType string, limit int64) (plugin.OCIDescriptor, error) {
+// oneLayer reads a child manifest, which must have exactly one layer of one of the types and at most limit bytes.
+func (f *flow) oneLayer(ctx context.Context, d plugin.OCIDescriptor, limit int64, types ...string) (plugin.OCIDescriptor, error) {
 	var doc plugin.OCIDocument
 	if err := f.document(ctx, descriptor(d), &doc); err != nil {
 		return plugin.OCIDescriptor{}, err
 	}
-	if len(doc.Layers) != 1 || doc.Layers[0].MediaType != mediaType {
-		return plugin.OCIDescriptor{}, invalid("child %s has not exactly one layer of type %s", d.Digest, mediaType)
+	if len(doc.Layers) != 1 || !slices.Contains(types, doc.Layers[0].MediaType) {
+		return plugin.OCIDescriptor{}, invalid("child %s has not exactly one layer of type %s", d.Digest, types[0])
 	}
 	l := doc.Layers[0]
 	if l.Size < 0 || l.Size > limit {
@@ -174,14 +178,21 @@ func (f *flow) choose(ctx context.Context) error {
 		if !ok {
 			return hostabi.Errorf(hostabi.ReasonPlatformUnsupported, "%s %s has no %s program for %s/%s; it has %v", f.m.Name, f.m.Version, kind, runtime.GOOS, runtime.GOARCH, names)
 		}
-		mediaType := map[plugin.Kind]string{plugin.Native: plugin.BinaryType, plugin.WASM: plugin.ModuleType}[kind]
-		layer, err := f.oneLayer(ctx, d, mediaType, maxProgram)
+		layer, err := f.oneLayer(ctx, d, maxProgram, programTypes(kind)...)
 		if err != nil {
 			return err
 		}
 		f.chosen = append(f.chosen, child{kind, d, layer})
 	}
 	return nil
+}
+
+// programTypes are the layer types of a kind, the usual one first.
+func programTypes(k plugin.Kind) []string {
+	if k == plugin.Native {
+		return []string{plugin.BinaryType}
+	}
+	return []string{plugin.ModuleType, plugin.ModuleZstdType, plugin.ModuleOldType}
 }
 
 func kindOf(d plugin.OCIDescriptor) (plugin.Kind, bool) {
@@ -220,8 +231,8 @@ func (f *flow) wanted(have map[plugin.Kind]plugin.OCIDescriptor) []plugin.Kind {
 // installed is the plugin as consent and receipt see it.
 func (f *flow) installed() *plugin.Installed {
 	p := &plugin.Installed{
-		Name: f.m.Name, Version: f.m.Version, Manifest: f.m, Repository: f.src.Name(), Signer: "none", Index: f.root.Digest,
-		RequestDigest: plugin.RequestDigest(f.m.Capabilities), Level: store.LevelUnsigned, Requested: f.req.Ref,
+		Name: f.m.Name, Version: f.m.Version, Manifest: f.m, Repository: f.src.Name(), Signer: f.verdict.Signer, Index: f.root.Digest,
+		RequestDigest: plugin.RequestDigest(f.m.Capabilities), Level: f.verdict.Level, Requested: f.req.Ref, News: f.verdict.news(),
 	}
 	for _, c := range f.chosen {
 		p.Programs = append(p.Programs, plugin.Program{Kind: c.kind, Size: c.layer.Size})
@@ -233,7 +244,7 @@ func (f *flow) installed() *plugin.Installed {
 // programs, else nil.
 func (f *flow) intact(ctx context.Context) *plugin.Installed {
 	r, err := f.o.Store.Receipt(f.m.Name)
-	if err != nil || r.Index != f.root.Digest || r.Source.Repository != f.src.Name() {
+	if err != nil || r.Index != f.root.Digest || r.Source.Repository != f.src.Name() || f.verdict.differs(r.Trust) {
 		return nil
 	}
 	p, err := f.o.Store.Lookup(ctx, f.m.Name)

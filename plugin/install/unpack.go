@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/archive"
@@ -25,7 +24,7 @@ func (f *flow) apply(ctx context.Context, p *plugin.Installed) (Result, error) {
 	r := &store.Receipt{
 		Name: p.Name, PluginVersion: p.Version, Index: p.Index, RequestDigest: p.RequestDigest, ABI: f.m.ABI,
 		Source: store.Source{Requested: f.req.Ref, Repository: p.Repository, Constraint: f.req.Constraint, Tag: f.tag},
-		Trust:  store.Trust{Level: p.Level, AllowUnsigned: f.req.AllowUnsigned, VerifiedAt: f.o.Clock().UTC().Truncate(time.Second)},
+		Trust:  f.trust(),
 	}
 	for _, c := range f.chosen {
 		kind, err := f.unpack(ctx, p, c)
@@ -41,6 +40,11 @@ func (f *flow) apply(ctx context.Context, p *plugin.Installed) (Result, error) {
 	defer func() { _ = unlock() }() // the lock ends with the descriptor
 	if err := f.keepOtherKinds(r); err != nil {
 		return Result{}, err
+	}
+	if f.verdict.Record != nil {
+		if err := f.verdict.Record(ctx); err != nil {
+			return Result{}, err
+		}
 	}
 	if commit != nil {
 		if err := commit(ctx); err != nil {
@@ -99,6 +103,9 @@ func (f *flow) unpack(ctx context.Context, p *plugin.Installed, c child) (kind s
 		return kind, err
 	}
 	if err := os.WriteFile(filepath.Join(stage.Dir, "plugin.json"), text, 0o600); err != nil {
+		return kind, err
+	}
+	if err := f.evidence(stage.Dir, c); err != nil {
 		return kind, err
 	}
 	assets, err := f.assets(ctx, stage.Dir)
@@ -160,7 +167,7 @@ func (f *flow) extract(ctx context.Context, l plugin.OCIDescriptor, name string)
 // content fetches a layer and opens it decompressed; want is what the content must be.
 func (f *flow) content(ctx context.Context, l plugin.OCIDescriptor) (io.ReadCloser, hostabi.Descriptor, error) {
 	want := descriptor(l)
-	zstd := l.MediaType == plugin.BinaryType || l.MediaType == plugin.AssetsType
+	zstd := slices.Contains([]string{plugin.BinaryType, plugin.ModuleZstdType, plugin.AssetsType}, l.MediaType)
 	if zstd {
 		size, err := strconv.ParseInt(l.Annotations[plugin.UncompressedSize], 10, 64)
 		digest := hostabi.Digest(l.Annotations[plugin.UncompressedDigest])
@@ -196,7 +203,7 @@ func (f *flow) assets(ctx context.Context, dir string) (string, error) {
 	if i < 0 {
 		return "", invalid("manifest names assets, the index has none")
 	}
-	layer, err := f.oneLayer(ctx, f.doc.Manifests[i], plugin.AssetsType, maxProgram)
+	layer, err := f.oneLayer(ctx, f.doc.Manifests[i], maxProgram, plugin.AssetsType)
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,12 +23,6 @@ import (
 	"github.com/delivery-station/ds/plugin"
 )
 
-// Pusher is registry.Client.
-type Pusher interface {
-	Push(ctx context.Context, ref string, root hostabi.Descriptor, from hostabi.OpenFunc, p func(hostabi.Progress)) error
-	Tag(ctx context.Context, ref, tag string) error
-}
-
 // Package is the graph of one version: documents in memory, compressed layers in a temporary directory.
 type Package struct {
 	Root hostabi.Descriptor
@@ -37,14 +32,26 @@ type Package struct {
 	files map[hostabi.Digest]string
 }
 
-// Build packs the programs, assets and manifest of the plugin in dir. created is the only time in it. The
-// caller closes the package.
+// Options say how a package is made. The zero value is the form that all versions of ds read.
+type Options struct {
+	Created     time.Time // the only time in the package
+	Legacy      bool      // also children in the form of the original DS, first, because it takes the first that fits
+	WASMZstd    bool      // module in a zstd frame: smaller, for ds only
+	EmptyConfig bool      // module under an empty config, for registries that refuse the CNCF type
+}
+
+// Build packs the plugin in dir with created as the only time. The caller closes the package.
 func Build(ctx context.Context, dir string, m *plugin.Manifest, created time.Time) (*Package, error) {
+	return Options{Created: created}.Build(ctx, dir, m)
+}
+
+// Build packs the programs, assets and manifest of the plugin in dir. The caller closes the package.
+func (o Options) Build(ctx context.Context, dir string, m *plugin.Manifest) (*Package, error) {
 	tmp, err := os.MkdirTemp("", "ds-package-")
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonNoSpace, "package: %w", err)
 	}
-	b := &builder{Package: &Package{dir: tmp, docs: make(map[hostabi.Digest][]byte), files: make(map[hostabi.Digest]string)}, src: dir, m: m, created: created}
+	b := &builder{Package: &Package{dir: tmp, docs: make(map[hostabi.Digest][]byte), files: make(map[hostabi.Digest]string)}, Options: o, src: dir, m: m}
 	if err := b.build(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -65,43 +72,28 @@ func (p *Package) Open(_ context.Context, d hostabi.Digest) (io.ReadSeekCloser, 
 	return nil, hostabi.Errorf(hostabi.ReasonNotCached, "package holds no %s", d)
 }
 
-// Push pushes the package to ref's repository by digest and then moves the tags, in that order: nobody sees
-// a tag before its content.
-func (p *Package) Push(ctx context.Context, to Pusher, repository string, tags []string, progress func(hostabi.Progress)) error {
-	ref := repository + "@" + string(p.Root.Digest)
-	if err := to.Push(ctx, ref, p.Root, p.Open, progress); err != nil {
-		return err
-	}
-	for _, t := range tags {
-		if err := to.Tag(ctx, ref, t); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 type document struct{ *bytes.Reader }
 
 func (document) Close() error { return nil }
 
 type builder struct {
 	*Package
-	src     string
-	m       *plugin.Manifest
-	created time.Time
-	index   plugin.OCIDocument
+	Options
+	src   string
+	m     *plugin.Manifest
+	index plugin.OCIDocument
 }
 
 func (b *builder) build(ctx context.Context) error {
 	b.index = plugin.OCIDocument{SchemaVersion: 2, MediaType: plugin.OCIIndex, ArtifactType: plugin.IndexType}
-	for _, step := range []func(context.Context) error{b.native, b.wasm, b.assets, b.manifest} {
+	for _, step := range []func(context.Context) error{b.legacy, b.native, b.wasm, b.assets, b.manifest} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
 	b.index.Annotations = map[string]string{
 		"name": string(b.m.Name), "version": b.m.Version, plugin.OCITitle: string(b.m.Name), plugin.OCIVersion: b.m.Version,
-		plugin.OCICreated: b.created.UTC().Format(time.RFC3339),
+		plugin.OCICreated: b.Created.UTC().Format(time.RFC3339),
 	}
 	if b.m.Description != "" {
 		b.index.Annotations["description"] = b.m.Description
@@ -119,66 +111,73 @@ func (b *builder) build(ctx context.Context) error {
 
 // native adds one child per platform, sorted by platform.
 func (b *builder) native(ctx context.Context) error {
-	if b.m.Run.Native == nil {
-		return nil
-	}
-	platforms := make([]string, 0, len(b.m.Run.Native.Platforms))
-	for p := range b.m.Run.Native.Platforms {
-		platforms = append(platforms, p)
-	}
-	slices.Sort(platforms)
-	for _, p := range platforms {
-		title := "ds-" + string(b.m.Name)
-		if strings.HasPrefix(p, "windows/") {
-			title += ".exe"
-		}
-		f, err := b.open(b.m.Run.Native.Platforms[p])
-		if err != nil {
-			return err
-		}
+	return b.eachNative(func(p *plugin.OCIPlatform, title string, f *os.File) error {
 		layer, err := b.compress(ctx, f, plugin.BinaryType, title)
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
 		if err != nil {
 			return err
 		}
 		layer.Annotations[plugin.LegacySignature] = "!format-v2"
+		return b.child(plugin.BinaryType, nil, layer, p)
+	})
+}
+
+// eachNative opens the program of each platform.
+func (b *builder) eachNative(f func(p *plugin.OCIPlatform, title string, program *os.File) error) error {
+	if b.m.Run.Native == nil {
+		return nil
+	}
+	for _, p := range slices.Sorted(maps.Keys(b.m.Run.Native.Platforms)) {
+		title := "ds-" + string(b.m.Name)
+		if strings.HasPrefix(p, "windows/") {
+			title += ".exe"
+		}
+		program, err := b.open(b.m.Run.Native.Platforms[p])
+		if err != nil {
+			return err
+		}
 		osName, arch, _ := strings.Cut(p, "/")
-		if err := b.child(plugin.BinaryType, nil, layer, &plugin.OCIPlatform{OS: osName, Architecture: arch}); err != nil {
+		err = f(&plugin.OCIPlatform{OS: osName, Architecture: arch}, title, program)
+		if cerr := program.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *builder) wasm(context.Context) error {
+func (b *builder) wasm(ctx context.Context) error {
 	if b.m.Run.WASM == nil {
 		return nil
 	}
-	name := filepath.Join(b.src, filepath.FromSlash(b.m.Run.WASM.Artifact))
 	f, err := b.open(b.m.Run.WASM.Artifact)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }() // read-only
-	digest, size, err := digestOf(f)
+	title := string(b.m.Name) + ".wasm"
+	var layer plugin.OCIDescriptor
+	if b.WASMZstd {
+		layer, err = b.compress(ctx, f, plugin.ModuleZstdType, title)
+	} else {
+		layer, err = b.raw(f, b.m.Run.WASM.Artifact, plugin.ModuleType, title)
+	}
 	if err != nil {
 		return err
 	}
-	b.files[digest] = name
-	layer := plugin.OCIDescriptor{
-		MediaType: plugin.ModuleType, Digest: string(digest), Size: size,
-		Annotations: map[string]string{plugin.OCITitle: string(b.m.Name) + ".wasm"},
+	platform := &plugin.OCIPlatform{OS: "wasip1", Architecture: "wasm"}
+	if b.EmptyConfig {
+		return b.child(plugin.ModuleConfigType, nil, layer, platform)
 	}
 	config, err := b.doc(plugin.ModuleConfigType, map[string]any{
-		"created": b.created.UTC().Format(time.RFC3339), "author": nil, "architecture": "wasm", "os": "wasip1",
-		"layerDigests": []string{string(digest)}, "component": nil,
+		"created": b.Created.UTC().Format(time.RFC3339), "author": nil, "architecture": "wasm", "os": "wasip1",
+		"layerDigests": []string{layer.Digest}, "component": nil,
 	})
 	if err != nil {
 		return err
 	}
-	return b.child(plugin.ModuleConfigType, &config, layer, &plugin.OCIPlatform{OS: "wasip1", Architecture: "wasm"})
+	return b.child(plugin.ModuleConfigType, &config, layer, platform)
 }
 
 func (b *builder) assets(ctx context.Context) error {
@@ -195,7 +194,7 @@ func (b *builder) assets(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = tar.Close() }() // temporary
-	if err := archive.PackTar(ctx, tar, root, b.created); err != nil {
+	if err := archive.PackTar(ctx, tar, root, b.Created); err != nil {
 		return hostabi.Errorf(hostabi.ReasonManifest, "assets: %w", err)
 	}
 	if _, err := tar.Seek(0, io.SeekStart); err != nil {
@@ -261,6 +260,16 @@ func (b *builder) compress(ctx context.Context, r io.Reader, mediaType, title st
 			plugin.OCITitle: title, plugin.UncompressedDigest: string(plain.digest()), plugin.UncompressedSize: strconv.FormatInt(plain.n, 10),
 		},
 	}, nil
+}
+
+// raw describes a file of the plugin directory that is a layer as it is.
+func (b *builder) raw(f *os.File, rel, mediaType, title string) (plugin.OCIDescriptor, error) {
+	digest, size, err := digestOf(f)
+	if err != nil {
+		return plugin.OCIDescriptor{}, err
+	}
+	b.files[digest] = filepath.Join(b.src, filepath.FromSlash(rel))
+	return plugin.OCIDescriptor{MediaType: mediaType, Digest: string(digest), Size: size, Annotations: map[string]string{plugin.OCITitle: title}}, nil
 }
 
 // child adds a manifest with one layer to the index.
