@@ -128,8 +128,8 @@ func TestLanguages(t *testing.T) {
 			c.want(0, "plugin", "install", filepath.Join(g.Both, "demo"), "--grant", "manifest")
 			c.want(0, "plugin", "install", filepath.Join(g.Both, "probe"), "--backend", "native", "--grant", "manifest")
 			if l.needs != "" { // a package has to bring the SDK along
-				c.want(0, "plugin", "push", dir, "oci-layout:"+filepath.Join(c.home, "layout")+":1", "--unsigned")
-				dir = "oci-layout:" + filepath.Join(c.home, "layout") + ":1"
+				c.want(0, "plugin", "push", dir, "oci-layout:"+filepath.Join(c.home, "layout")+":0.1.0", "--unsigned")
+				dir = "oci-layout:" + filepath.Join(c.home, "layout") + ":0.1.0"
 			}
 			c.want(0, "plugin", "install", dir, "--grant", "manifest", "--allow-unsigned")
 			c.stdin = "erste Zeile\nzwei\n"
