@@ -36,6 +36,14 @@ test: ## unit tests, conformance kits and scripts
 	$(TEST) ./...
 	cd $(TOOLS) && $(GO) test ./guestgen
 
+.PHONY: testreg
+testreg:
+	cd testdata/registrytest && $(GO) vet ./... && CGO_ENABLED=0 $(GO) build -trimpath -o $(CURDIR)/bin/testreg ./testreg
+
+.PHONY: registrytest
+registrytest: testreg ## the registry client against distribution v3, a module of its own
+	export DS_TESTREG=$(CURDIR)/bin/testreg && $(TEST) -count=1 -run '^TestDistribution' ./registry
+
 .PHONY: race
 race: ## the concurrent packages under the race detector
 	$(TEST) -race -short $(RACE)

@@ -285,8 +285,20 @@ func collect[T any](t *testing.T, seq func(func(T, error) bool)) (list []T) {
 
 // place is one kind of target that the suite runs over.
 type place struct {
-	name string
-	ref  func(t *testing.T) string // without tag, a fresh repository
+	name  string
+	ref   func(t *testing.T) string // without tag, a fresh repository
+	creds []registry.Credential
+}
+
+// client knows the credentials of p and of others.
+func (p place) client(t *testing.T, others ...place) *registry.Client {
+	t.Helper()
+	o := registry.Options{Credentials: p.creds}
+	for _, q := range others {
+		o.Credentials = append(o.Credentials, q.creds...)
+	}
+	c, _ := newClient(t, o)
+	return c
 }
 
 func places() []place {
@@ -294,9 +306,9 @@ func places() []place {
 		return func(t *testing.T) string { return dstest.Registry(t, o).Host + "/team/app" }
 	}
 	return []place{
-		{"registry", repo(dstest.RegistryOptions{})},
-		{"registry without referrers", repo(dstest.RegistryOptions{NoReferrers: true})},
-		{"layout", func(t *testing.T) string { return "oci-layout:" + filepath.Join(t.TempDir(), "layout") }},
+		{name: "registry", ref: repo(dstest.RegistryOptions{})},
+		{name: "registry without referrers", ref: repo(dstest.RegistryOptions{NoReferrers: true})},
+		{name: "layout", ref: func(t *testing.T) string { return "oci-layout:" + filepath.Join(t.TempDir(), "layout") }},
 	}
 }
 

@@ -14,25 +14,31 @@ import (
 // TestEverywhere runs the same cases over each kind of place.
 func TestEverywhere(t *testing.T) {
 	t.Parallel()
-	for _, p := range places() {
+	everywhere(t, places(), places())
+}
+
+// everywhere runs the cases over places, and copies from each to each of targets.
+func everywhere(t *testing.T, places, targets []place) {
+	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			t.Run("push and pull", func(t *testing.T) { testPushPull(t, p.ref(t)) })
-			t.Run("platforms", func(t *testing.T) { testPlatforms(t, p.ref(t)) })
-			t.Run("resolve", func(t *testing.T) { testResolve(t, p.ref(t)) })
-			t.Run("tags", func(t *testing.T) { testTags(t, p.ref(t)) })
-			t.Run("referrers", func(t *testing.T) { testReferrers(t, p.ref(t)) })
-			t.Run("repository", func(t *testing.T) { testRepository(t, p.ref(t)) })
-			t.Run("nothing there", func(t *testing.T) { testNothing(t, p.ref(t)) })
-			for _, to := range places() {
-				t.Run("copy to "+to.name, func(t *testing.T) { testCopy(t, p.ref(t), to.ref(t)) })
+			t.Run("push and pull", func(t *testing.T) { testPushPull(t, p) })
+			t.Run("platforms", func(t *testing.T) { testPlatforms(t, p) })
+			t.Run("resolve", func(t *testing.T) { testResolve(t, p) })
+			t.Run("tags", func(t *testing.T) { testTags(t, p) })
+			t.Run("referrers", func(t *testing.T) { testReferrers(t, p) })
+			t.Run("repository", func(t *testing.T) { testRepository(t, p) })
+			t.Run("nothing there", func(t *testing.T) { testNothing(t, p) })
+			for _, to := range targets {
+				t.Run("copy to "+to.name, func(t *testing.T) { testCopy(t, p, to) })
 			}
 		})
 	}
 }
 
-func testPushPull(t *testing.T, ref string) {
-	c, _ := newClient(t, registry.Options{})
+func testPushPull(t *testing.T, p place) {
+	ref := p.ref(t)
+	c := p.client(t)
 	local := newSink(t)
 	layers := [][]byte{noise(1, 3<<20), noise(2, 100), {}}
 	root := local.artifact(t, layers...)
@@ -87,8 +93,9 @@ func testPushPull(t *testing.T, ref string) {
 	}
 }
 
-func testPlatforms(t *testing.T, ref string) {
-	c, _ := newClient(t, registry.Options{})
+func testPlatforms(t *testing.T, p place) {
+	ref := p.ref(t)
+	c := p.client(t)
 	local := newSink(t)
 	linux, wasm, arm := local.artifact(t, noise(1, 10)), local.artifact(t, noise(2, 10)), local.artifact(t, noise(3, 10))
 	meta := local.artifact(t, noise(4, 10))
@@ -141,8 +148,9 @@ func testPlatforms(t *testing.T, ref string) {
 	}
 }
 
-func testResolve(t *testing.T, ref string) {
-	c, _ := newClient(t, registry.Options{})
+func testResolve(t *testing.T, p place) {
+	ref := p.ref(t)
+	c := p.client(t)
 	local := newSink(t)
 	child := local.artifact(t, noise(1, 10))
 	root := local.index(t, child, "")
@@ -167,8 +175,9 @@ func testResolve(t *testing.T, ref string) {
 	}
 }
 
-func testTags(t *testing.T, ref string) {
-	c, _ := newClient(t, registry.Options{})
+func testTags(t *testing.T, p place) {
+	ref := p.ref(t)
+	c := p.client(t)
 	local := newSink(t)
 	first, second := local.artifact(t, noise(1, 10)), local.artifact(t, noise(2, 10))
 	mustPush(t, c, ref+":1.0.0", first, local)
@@ -200,8 +209,9 @@ func testTags(t *testing.T, ref string) {
 	wantReason(t, c.Tag(t.Context(), ref+":absent", "x"), hostabi.ReasonRefNotFound)
 }
 
-func testReferrers(t *testing.T, ref string) {
-	c, _ := newClient(t, registry.Options{})
+func testReferrers(t *testing.T, p place) {
+	ref := p.ref(t)
+	c := p.client(t)
 	local := newSink(t)
 	subject, other := local.artifact(t, noise(1, 10)), local.artifact(t, noise(2, 10))
 	mustPush(t, c, ref+":v1", subject, local)
@@ -242,8 +252,9 @@ func testReferrers(t *testing.T, ref string) {
 	}
 }
 
-func testRepository(t *testing.T, ref string) {
-	c, _ := newClient(t, registry.Options{})
+func testRepository(t *testing.T, p place) {
+	ref := p.ref(t)
+	c := p.client(t)
 	local := newSink(t)
 	layer := noise(1, 10)
 	child := local.artifact(t, layer)
@@ -276,8 +287,9 @@ func testRepository(t *testing.T, ref string) {
 	wantReason(t, r.Fetch(t.Context(), hostabi.Descriptor{MediaType: typeLayer, Digest: hostabi.DigestOf([]byte("absent")), Size: 6}, cache), hostabi.ReasonRefNotFound)
 }
 
-func testNothing(t *testing.T, ref string) {
-	c, _ := newClient(t, registry.Options{})
+func testNothing(t *testing.T, p place) {
+	ref := p.ref(t)
+	c := p.client(t)
 	_, err := c.Resolve(t.Context(), ref+":v1")
 	wantReason(t, err, hostabi.ReasonRefNotFound)
 	_, err = c.Pull(t.Context(), ref+"@"+string(hostabi.DigestOf(nil)), hostabi.PullOptions{}, newSink(t), nil)
@@ -297,8 +309,9 @@ func testNothing(t *testing.T, ref string) {
 	wantReason(t, c.Push(t.Context(), ref+":v1", notAManifest, missing.OpenFunc, nil), hostabi.ReasonBadMessage)
 }
 
-func testCopy(t *testing.T, from, to string) {
-	c, _ := newClient(t, registry.Options{})
+func testCopy(t *testing.T, source, target place) {
+	from, to := source.ref(t), target.ref(t)
+	c := source.client(t, target)
 	local := newSink(t)
 	child, wasm := local.artifact(t, noise(1, 1<<20), noise(2, 10)), local.artifact(t, noise(3, 10))
 	root := local.index(t, child, "linux/amd64", wasm, "wasip1/wasm")
@@ -315,7 +328,11 @@ func testCopy(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.Digest != root.Digest || how.how[hostabi.DigestOf(noise(1, 1<<20))] != hostabi.ByNetwork {
+	want := hostabi.ByNetwork
+	if host, _, _ := strings.Cut(from, "/"); strings.HasPrefix(to, host+"/") {
+		want = hostabi.ByMount
+	}
+	if d.Digest != root.Digest || how.how[hostabi.DigestOf(noise(1, 1<<20))] != want {
 		t.Errorf("copied %+v by %v", d, how.how)
 	}
 	cache := newSink(t)
