@@ -3,8 +3,6 @@ package host
 import (
 	"context"
 	"errors"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -132,47 +130,16 @@ func (s *Session) opened(ctx context.Context, h *blobReader, d hostabi.Digest, w
 		return nil, err
 	}
 	out := &hostv1.OpenedBlob{Digest: string(d), Size: info.Size()}
-	runDir, confined := s.dirs()
+	_, confined := s.dirs()
 	switch {
 	case s.kind() == plugin.WASM:
 		out.Path = "/ds/blob/sha256/" + d.Hex()
 	case !confined:
 		out.Path = h.f.Name()
 	case !wantFD:
-		out.Path, err = copyBlob(ctx, h.f, filepath.Join(runDir, "blob"), d)
+		out.Path, err = s.copyBlob(ctx, h.f, d)
 	}
 	return out, err
-}
-
-// copyBlob gives a confined plugin its own file: the cache tree is never opened to it.
-func copyBlob(ctx context.Context, from *os.File, dir string, d hostabi.Digest) (string, error) {
-	path := filepath.Join(dir, d.Hex())
-	if _, err := os.Lstat(path); err == nil {
-		return path, nil
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
-	}
-	tmp, err := os.CreateTemp(dir, ".copy-*")
-	if err != nil {
-		return "", err
-	}
-	if err = ctx.Err(); err == nil {
-		_, err = io.Copy(tmp, io.NewSectionReader(from, 0, 1<<62))
-	}
-	if err == nil {
-		err = tmp.Chmod(0o400)
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return "", errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return path, nil
 }
 
 // Create implements hostv1.CacheServer. The writer never learns the digest before Commit: a plugin that opens
@@ -196,8 +163,11 @@ func (cacheService) Create(ctx context.Context, req *hostv1.CreateBlobRequest) (
 	if err != nil {
 		return nil, err
 	}
-	out := &hostv1.OpenedBlob{Handle: id, Digest: string(want.Digest), Size: want.Size, Path: h.(*sink).path}
-	if s.kind() == plugin.WASM {
+	out := &hostv1.OpenedBlob{Handle: id, Digest: string(want.Digest), Size: want.Size}
+	if name := h.(*sink).file; name != "" {
+		dir, _ := s.dirs()
+		out.Path = filepath.Join(dir, name)
+	} else if s.kind() == plugin.WASM {
 		out.Path = "/ds/sink/" + strconv.FormatUint(uint64(id), 10)
 	}
 	return out, nil
@@ -210,7 +180,7 @@ func (s *Session) newSink(view Cache, id uint32, want hostabi.Descriptor, ttl ti
 	}
 	k := &sink{s: s, id: id, want: want, ttl: ttl, w: w}
 	if runDir, _ := s.dirs(); runDir != "" && s.kind() != plugin.WASM {
-		if k.path, err = sinkFile(runDir, id); err != nil {
+		if k.file, err = s.sinkFile(id); err != nil {
 			return nil, errors.Join(err, w.Abort())
 		}
 	}

@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -340,5 +341,50 @@ func TestHostWithoutParts(t *testing.T) {
 	}
 	if err := call(t.Context(), s, hostv1.Term_Report_FullMethodName, &hostv1.ProgressBatch{}, nil); err != nil {
 		t.Errorf("progress that nobody sees: %v", err)
+	}
+}
+
+// TestRunDirLinks: a confined plugin that puts a link in the place of a directory of DS_RUN_DIR makes the host,
+// which reaches more than the plugin does, neither write nor read nor remove anything where the link leads.
+func TestRunDirLinks(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("needs symbolic links")
+	}
+	f := newFixture(t)
+	d := f.store("kit", "", "blob of the cache")
+	elsewhere := t.TempDir()
+	for _, name := range []string{"1", "2", "3"} { // what sinks are called
+		if err := os.WriteFile(filepath.Join(elsewhere, name), []byte("secret "+name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(dir, name string) {
+		t.Helper()
+		if err := errors.Join(os.RemoveAll(filepath.Join(dir, name)), os.Symlink(elsewhere, filepath.Join(dir, name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, dir := f.open(nil, nil), t.TempDir()
+	s.SetRunDir(dir, true)
+	var sink, none hostv1.OpenedBlob
+	if err := call(t.Context(), s, hostv1.Cache_Create_FullMethodName, &hostv1.CreateBlobRequest{}, &sink); err != nil {
+		t.Fatal(err)
+	}
+	link(dir, "sink")
+	link(dir, "blob")
+	if err := call(t.Context(), s, hostv1.Cache_Open_FullMethodName, &hostv1.OpenBlobRequest{Digest: string(d)}, &none); err == nil {
+		t.Error("a blob was copied through a link")
+	}
+	if err := call(t.Context(), s, hostv1.Cache_Create_FullMethodName, &hostv1.CreateBlobRequest{}, &none); err == nil {
+		t.Error("a sink was made through a link")
+	}
+	err := call(t.Context(), s, hostv1.Cache_Commit_FullMethodName, &hostv1.CommitRequest{Handle: sink.GetHandle()}, &hostv1.BlobInfo{})
+	wantReason(t, "commit through a link", err, hostabi.ReasonBadHandle)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	left, err := os.ReadDir(elsewhere)
+	if err != nil || len(left) != 3 {
+		t.Errorf("the directory that the links lead to holds %v, %v", left, err)
 	}
 }

@@ -66,8 +66,7 @@ func newSession(r *Registrar, p *plugin.Installed, box *sandbox.Box, inv *plugin
 	return s
 }
 
-// SetRunDir tells the session where this run may exchange files with the host: dir is DS_RUN_DIR, with blob/
-// and sink/ in it. confined says that the plugin cannot read the cache itself. The backend calls it before
+// SetRunDir tells the session where this run may exchange files with the host: dir is DS_RUN_DIR. confined says that the plugin cannot read the cache itself. The backend calls it before
 // the plugin starts; without it blobs have no path for a native plugin to write to.
 func (s *Session) SetRunDir(dir string, confined bool) {
 	s.mu.Lock()

@@ -3,10 +3,6 @@ package host
 import (
 	"context"
 	"errors"
-	"io"
-	"os"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
@@ -20,7 +16,7 @@ type sink struct {
 	id   uint32
 	want hostabi.Descriptor // as asked at Create
 	ttl  time.Duration
-	path string // file in DS_RUN_DIR/sink, else empty
+	file string // what the plugin writes, relative to DS_RUN_DIR, else empty
 
 	mu    sync.Mutex
 	w     hostabi.BlobWriter
@@ -35,7 +31,7 @@ func (k *sink) Read([]byte) (int, error) {
 
 // Write appends what a carrier brings; it does not keep p.
 func (k *sink) Write(p []byte) (int, error) {
-	if k.path != "" {
+	if k.file != "" {
 		return 0, hostabi.Errorf(hostabi.ReasonBadHandle, "handle %d: this sink is written at its path", k.id)
 	}
 	return k.feed(p)
@@ -96,8 +92,9 @@ func (k *sink) publish(ctx context.Context, digest hostabi.Digest, annotations m
 		}
 		want.Digest = digest
 	}
-	if k.path != "" && !k.fed {
-		if err := k.copyFile(ctx); err != nil {
+	if k.file != "" && !k.fed {
+		var err error
+		if k.bytes, err = k.s.readSink(ctx, k.file, k.w); err != nil {
 			return hostabi.BlobInfo{}, errors.Join(err, k.w.Abort())
 		}
 	}
@@ -121,58 +118,9 @@ func mismatch(want, got hostabi.Digest) *hostabi.Error {
 	return hostabi.Errorf(hostabi.ReasonDigestMismatch, "blob is %s, not %s", got, want)
 }
 
-// copyFile takes the bytes from the plugin's file. The plugin may still hold the file open, so only the copy
-// is hashed and kept.
-func (k *sink) copyFile(ctx context.Context) error {
-	f, err := openOwn(k.path)
-	if err != nil {
-		return err
-	}
-	n, err := io.Copy(k.w, contextReader{ctx, f})
-	k.bytes = n
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
-}
-
 func (k *sink) removeFile() error {
-	if k.path == "" {
+	if k.file == "" {
 		return nil
 	}
-	err := os.Remove(k.path)
-	if errors.Is(err, os.ErrNotExist) { // the plugin's directory
-		return nil
-	}
-	return err
-}
-
-// sinkFile makes the file that a native plugin writes.
-func sinkFile(runDir string, id uint32) (string, error) {
-	path := filepath.Join(runDir, "sink", strconv.FormatUint(uint64(id), 10))
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return "", err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return "", err
-	}
-	return path, f.Close()
-}
-
-// contextReader ends a long copy with its context.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
-}
-
-func notRegular(path string) error {
-	return hostabi.Errorf(hostabi.ReasonBadHandle, "sink %s: not a regular file of this user", filepath.Base(path))
+	return k.s.removeSink(k.file)
 }

@@ -4,19 +4,15 @@ package host
 
 import "os"
 
-// openOwn opens a file that a plugin could have replaced; it must be a regular file and no link.
-func openOwn(path string) (*os.File, error) {
-	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil, notRegular(path)
-	}
-	f, err := os.Open(path)
+// openOwn opens a file that a plugin could have replaced; it is a regular one.
+func openOwn(root *os.Root, name string) (*os.File, error) {
+	f, err := root.Open(name)
 	if err != nil {
-		return nil, notRegular(path)
+		return nil, notRegular(name)
 	}
-	if opened, err := f.Stat(); err != nil || !os.SameFile(info, opened) {
-		_ = f.Close() // read-only
-		return nil, notRegular(path)
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		return f, nil
 	}
-	return f, nil
+	_ = f.Close() // read-only
+	return nil, notRegular(name)
 }

@@ -7,12 +7,12 @@ import (
 	"syscall"
 )
 
-// openOwn opens a file that a plugin could have replaced: no link is followed, nothing is waited for, and it
-// must be a regular file of our own user.
-func openOwn(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+// openOwn opens a file that a plugin could have replaced: nothing is waited for, and it is a regular file of this
+// user.
+func openOwn(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, notRegular(path)
+		return nil, notRegular(name)
 	}
 	info, err := f.Stat()
 	if err == nil && info.Mode().IsRegular() {
@@ -21,5 +21,5 @@ func openOwn(path string) (*os.File, error) {
 		}
 	}
 	_ = f.Close() // read-only
-	return nil, notRegular(path)
+	return nil, notRegular(name)
 }

@@ -1,7 +1,6 @@
 package native
 
 import (
-	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -23,11 +22,10 @@ func (r *run) environment(more ...string) []string {
 		}
 	}
 	e.add(r.box.Env(r.inv.Env))
-	tmp := filepath.Join(r.dir, "tmp")
-	e.set("TMPDIR", tmp)
+	e.set("TMPDIR", r.dir)
 	if runtime.GOOS == "windows" {
-		e.set("TEMP", tmp)
-		e.set("TMP", tmp)
+		e.set("TEMP", r.dir)
+		e.set("TMP", r.dir)
 	}
 	e.add(r.variables())
 	e.add(more)

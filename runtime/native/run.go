@@ -94,12 +94,6 @@ func (r *run) openDir() error {
 		return r.fail(hostabi.ReasonNoSpace, "%w", err)
 	}
 	r.dir = name
-	for _, sub := range []string{"tmp", "blob", "sink"} {
-		if err := os.Mkdir(filepath.Join(name, sub), 0o700); err != nil {
-			r.removeDir()
-			return r.fail(hostabi.ReasonNoSpace, "%w", err)
-		}
-	}
 	if s, ok := r.session.(runDirUser); ok {
 		s.SetRunDir(name, r.held.Confined)
 	}
