@@ -94,11 +94,11 @@ fuzz: ## every fuzz target, T each: a time (default 30s) or a count of runs (500
 
 .PHONY: torture
 torture: ## the rows of the reliability scoreboard that exist, ONLY=row for one; fails on a miss
-	$(GO) run ./internal/torture -only '$(ONLY)' $(if $(DS_TORTURE_SEED),-seed $(DS_TORTURE_SEED))
+	umask 022 && $(GO) run ./internal/torture -only '$(ONLY)' $(if $(DS_TORTURE_SEED),-seed $(DS_TORTURE_SEED))
 
 .PHONY: torture-full
 torture-full: ## make torture at full scale
-	$(GO) run ./internal/torture -level full -only '$(ONLY)' $(if $(DS_TORTURE_SEED),-seed $(DS_TORTURE_SEED))
+	umask 022 && $(GO) run ./internal/torture -level full -only '$(ONLY)' $(if $(DS_TORTURE_SEED),-seed $(DS_TORTURE_SEED))
 
 .PHONY: wasip1
 wasip1: ## the public WASI preview 1 suite; DS_WASI_TESTSUITE=DIR names its checkout

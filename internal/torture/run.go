@@ -32,6 +32,8 @@ func (r result) word() string {
 		return "ok"
 	case r.failed == 0 && r.skipped > 0:
 		return "skipped"
+	case r.failed+r.passed == 0:
+		return "BROKEN" // does not build: nothing was tried
 	}
 	return "MISSED"
 }
@@ -84,6 +86,8 @@ func (r *result) read(events io.Reader, names []string) (seen int, text string) 
 		}
 		top := slices.Contains(names, e.Test)
 		switch e.Action {
+		case "build-output": // why there is no test at all
+			all.WriteString(e.Output)
 		case "output":
 			all.WriteString(e.Output)
 			if loc := countLine.FindStringIndex(e.Output); loc != nil {

@@ -41,6 +41,7 @@ func TestScoreboard(t *testing.T) {
 			"func TestREG002_Two(t *testing.T) { t.Fatal(\"planted\") }\n" +
 			"func TestSomething(t *testing.T) { t.Fatal(\"no row\") }\n" +
 			"func TestS4_Panics(t *testing.T) { panic(\"planted\") }\n",
+		"broken/c_test.go":   header + "func TestS5_Builds(t *testing.T) { notThere() }\n",
 		"testdata/b_test.go": header + "func TestS1_Elsewhere(t *testing.T) {}\n",
 	})
 	for _, c := range []struct {
@@ -56,7 +57,8 @@ func TestScoreboard(t *testing.T) {
 		{[]string{"-only", "S4"}, 1, "S4   MISSED", "planted"},
 		{[]string{"-only", "REG001"}, 0, "REG  REG-001: counted (sub)\n", ""},
 		{[]string{"-only", "REG"}, 1, "REG  MISSED", "planted"},
-		{[]string{"-only", "S5"}, 1, "", `no tests for row "S5"`},
+		{[]string{"-only", "S5"}, 1, "S5   BROKEN", "undefined: notThere"},
+		{[]string{"-only", "S6"}, 1, "", `no tests for row "S6"`},
 		{[]string{"-level", "much"}, 2, "", "takes"},
 		{[]string{"-root", filepath.Join(dir, "none")}, 2, "", "torture:"},
 	} {

@@ -68,6 +68,7 @@ func (m *module) function(fn int) {
 	f.flow.begin()
 	f.readLocals()
 	for r.err == nil && len(f.flow.labels) > 0 {
+		f.flow.plain(r)
 		f.step(r)
 	}
 	if r.err == nil && r.at != r.end {

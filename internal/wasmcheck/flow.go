@@ -60,6 +60,26 @@ func (f *flow) ahead() (cost int32, ok bool) {
 	return cost, true
 }
 
+// plainOps are the opcodes of one byte that neither branch, nor end something, nor are looked at: arithmetic most of all.
+var plainOps = func() (out [256]bool) {
+	for op, f := range forms {
+		out[op] = f == formNone && op != opUnreachable && op != opElse && op != opEnd && op != opReturn
+	}
+	return out
+}()
+
+// plain follows such instructions, to the next check at most: half of the code, and all of what is made to be slow.
+func (f *flow) plain(r *reader) {
+	at := r.at
+	for cost := f.cost; cost < stride && at < r.end && plainOps[r.b[at]]; cost = f.cost {
+		at++
+		if cost != dead {
+			f.cost++
+		}
+	}
+	r.at = at
+}
+
 // step follows one instruction that ends at the byte end; its labels exist. It returns the block that an end closes.
 func (f *flow) step(in *instr, end int) (closed label) {
 	if f.cost != dead {

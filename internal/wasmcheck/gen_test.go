@@ -9,7 +9,10 @@ import (
 // generate makes a random valid module. It always ends: every loop head and function entry takes from a global,
 // global 0, and traps when that is used up. Globals are exported as g0, g1 …, so that a test can compare them.
 func generate(seed uint64) []byte {
-	g := &gen{r: rand.New(rand.NewPCG(seed, 1))}
+	g := &gen{r: rand.New(rand.NewPCG(seed, 1)), most: 600}
+	if g.one(8) { // compiling costs more than the size
+		g.most = 3000
+	}
 	g.module()
 	return g.b.bytes()
 }
@@ -30,6 +33,7 @@ type gen struct {
 	locals string // types, parameters first
 	labels []int  // open blocks: the number of values that a branch takes, -1 = do not branch there
 	depth  int
+	most   int // bytes of a function after which no more statements begin
 }
 
 const kinds = "iIfF"
@@ -239,7 +243,7 @@ func (g *gen) small(mask byte) {
 func (g *gen) expr(t byte) {
 	g.depth++
 	defer func() { g.depth-- }()
-	if g.depth > 5 || len(g.code) > 3000 {
+	if g.depth > 5 || len(g.code) > g.most {
 		g.leaf(t)
 		return
 	}
@@ -380,7 +384,7 @@ func (g *gen) statements(most int) {
 func (g *gen) statement() {
 	g.depth++
 	defer func() { g.depth-- }()
-	if g.depth > 5 || len(g.code) > 3000 {
+	if g.depth > 5 || len(g.code) > g.most {
 		return
 	}
 	switch g.n(16) {

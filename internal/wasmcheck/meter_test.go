@@ -3,8 +3,12 @@ package wasmcheck_test
 import (
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -90,35 +94,60 @@ func TestMeterCorpus(t *testing.T) {
 	}
 }
 
-// TestMeterGenerated: and for modules that nobody would write. DS_TORTURE is ci or full, DS_TORTURE_SEED the first seed.
-func TestMeterGenerated(t *testing.T) {
+// TestS6_Rewriter: and for modules that nobody would write: metered and plain they print, trap and leave behind the
+// same. The seeds are shared out to as many engines as there are processors.
+func TestS6_Rewriter(t *testing.T) {
 	t.Parallel()
-	n := map[string]uint64{"": 250, "ci": 5000, "full": 100_000}[os.Getenv("DS_TORTURE")]
+	n := map[string]int{"": 250, "ci": 5000, "full": 100_000}[os.Getenv("DS_TORTURE")]
 	if testing.Short() {
 		n = 50
 	}
 	begin, _ := strconv.ParseUint(os.Getenv("DS_TORTURE_SEED"), 10, 64)
-	l := newLab(t, wazero.NewRuntimeConfig())
-	ends, ticks := map[string]int{}, 0
-	for seed := begin; seed < begin+n && !t.Failed(); seed++ {
-		b := generate(seed)
-		if _, err := wasmcheck.Check(b, wasmcheck.Limits{}); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // a third of the time is collecting what the compiler left
+	var next, ticks atomic.Int64
+	var mu sync.Mutex
+	ends := map[string]int{}
+	workers := runtime.GOMAXPROCS(0)
+	t.Run("seeds", func(t *testing.T) {
+		for w := range workers {
+			t.Run(strconv.Itoa(w), func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, wazero.NewRuntimeConfig())
+				own := map[string]int{}
+				for i := next.Add(1) - 1; i < int64(n) && !t.Failed(); i = next.Add(1) - 1 {
+					trap, k := l.differs(t, begin+uint64(i))
+					own[trap]++
+					ticks.Add(int64(k))
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for trap, k := range own {
+					ends[trap] += k
+				}
+			})
 		}
-		meter(t, b)
-		often, err := wasmcheck.MeterOften(b, int32(1+seed%50))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, k := l.compare(t, b, often, given{})
-		if t.Failed() {
-			t.Logf("seed %d: %d bytes", seed, len(b))
-		}
-		ends[r.trap]++
-		ticks += k
-	}
-	t.Logf("%d modules, %d ticks, ends %v", n, ticks, ends)
-	if plain := ends[""]; uint64(plain) < n/8 || uint64(plain) == n {
+	})
+	t.Logf("S6: %d generated modules, metered as plain, %d ticks, ends %v", n, ticks.Load(), ends)
+	if plain := ends[""]; plain < n/8 || plain == n {
 		t.Errorf("%d of %d modules end without a trap: the generator has become dull", plain, n)
 	}
+}
+
+// differs fails the test if the module of a seed does anything else when it is metered. It returns how it ended.
+func (l *lab) differs(t *testing.T, seed uint64) (trap string, ticks int) {
+	t.Helper()
+	b := generate(seed)
+	if _, err := wasmcheck.Check(b, wasmcheck.Limits{}); err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+	meter(t, b)
+	often, err := wasmcheck.MeterOften(b, int32(1+seed%50))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, ticks := l.compare(t, b, often, given{})
+	if t.Failed() {
+		t.Logf("seed %d: %d bytes", seed, len(b))
+	}
+	return r.trap, ticks
 }

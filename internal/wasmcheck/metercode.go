@@ -53,6 +53,7 @@ func (w *meter) instructions(r *reader, end int, locals uint32) (calls, bulk boo
 		copied = at
 	}
 	for r.at < end {
+		w.flow.plain(r)
 		in := r.instr()
 		if cost, ok := w.flow.ahead(); ok {
 			upTo(in.at)
