@@ -126,7 +126,7 @@ func TestLanguages(t *testing.T) {
 			dir := tourOf(t, l)
 			c := newCall(t)
 			c.want(0, "plugin", "install", filepath.Join(g.Both, "demo"), "--grant", "manifest")
-			c.want(0, "plugin", "install", filepath.Join(g.Both, "probe"), "--backend", "native", "--grant", "manifest")
+			c.want(0, "plugin", "install", filepath.Join(g.Both, "probe"), "--grant", "manifest")
 			if l.needs != "" { // a package has to bring the SDK along
 				c.want(0, "plugin", "push", dir, "oci-layout:"+filepath.Join(c.home, "layout")+":0.1.0", "--unsigned")
 				dir = "oci-layout:" + filepath.Join(c.home, "layout") + ":0.1.0"
@@ -142,7 +142,7 @@ func TestLanguages(t *testing.T) {
 				t.Errorf("stderr: %s", said)
 			}
 			c.stdin = ""
-			c.want(0, "--set", "plugins.settings.tour.greeting=x", "probe", "relay", "tour", "one")
+			c.want(0, "--backend", "native", "--set", "plugins.settings.tour.greeting=x", "probe", "relay", "tour", "one")
 			if got := c.stdout.String(); got != "tour.done from /plugins/tour: {\"words\":1}\n" {
 				t.Errorf("event: %s", got)
 			}
