@@ -102,3 +102,9 @@ func fromMemory(content map[hostabi.Digest][]byte) hostabi.OpenFunc {
 		}{bytes.NewReader(b), io.NopCloser(nil)}, nil
 	}
 }
+
+// Has reports whether the repository itself holds a blob.
+func (r *Repository) Has(ctx context.Context, d hostabi.Descriptor) (bool, error) {
+	ok, err := r.t.has(ctx, d)
+	return ok, fail(ctx, "blob", r.at(d), r.t, err)
+}

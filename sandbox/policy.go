@@ -147,8 +147,8 @@ func (r *reader) bounds(n *yamlfile.Node, what string) map[hostabi.Capability][]
 	return out
 }
 
-// decides reports whether the policy grants instead of the user.
-func (p *Policy) decides() bool { return p != nil && p.Grants == "policy" }
+// Decides reports whether the policy grants instead of the user.
+func (p *Policy) Decides() bool { return p != nil && p.Grants == "policy" }
 
 func (p *Policy) file() string {
 	if p == nil || p.File == "" {
@@ -209,8 +209,9 @@ func (p *Policy) AllowKind(k plugin.Kind) error {
 // Confined reports whether native plugins must be confined by the operating system.
 func (p *Policy) Confined() bool { return p != nil && p.Native == "confined" }
 
-// allow is everything that the policy says about a plugin as a whole.
-func (p *Policy) allow(in *plugin.Installed) error {
+// Allow is everything that the policy says about a plugin as a whole, of the program that was chosen or of all
+// that it holds: one that may run is enough.
+func (p *Policy) Allow(in *plugin.Installed) (err error) {
 	if p == nil {
 		return nil
 	}
@@ -226,7 +227,12 @@ func (p *Policy) allow(in *plugin.Installed) error {
 	if in.Program != nil {
 		return p.AllowKind(in.Program.Kind)
 	}
-	return nil
+	for _, pr := range in.Programs {
+		if err = p.AllowKind(pr.Kind); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // source is a pattern of sources: a repository, a layout, or a path of this machine after dir: or file:.

@@ -135,10 +135,10 @@ func (b *Box) request(bind *binder, r plugin.Request) error {
 // grant adds what user and admin say about a requested capability.
 func (b *Box) grant(bind *binder, c hostabi.Capability, x *right) (err error) {
 	granted := b.o.Granted[c]
-	if b.o.Policy.decides() {
+	if b.o.Policy.Decides() {
 		granted = Scopes{Scope: b.o.Policy.Max[c], Sockets: true}
 	}
-	scopes, err := parseAll(c, b.name, granted.Scope, b.o.Policy.decides() || legacy(b.o.Plugin))
+	scopes, err := parseAll(c, b.name, granted.Scope, b.o.Policy.Decides() || legacy(b.o.Plugin))
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (b *Box) grant(bind *binder, c hostabi.Capability, x *right) (err error) {
 	x.deny = append([]string(nil), b.o.Denied[c]...)
 	if p := b.o.Policy; p != nil {
 		most, ok := p.Max[c]
-		x.ceiling = ok || p.decides()
+		x.ceiling = ok || p.Decides()
 		ceiling, err := p.scopes(c, b.name, most)
 		if err != nil {
 			return err

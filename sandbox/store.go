@@ -68,11 +68,11 @@ func (s *Store) Box(ctx context.Context, p *plugin.Installed, inv *plugin.Invoca
 	if err != nil {
 		return nil, err
 	}
-	if err := policy.allow(p); err != nil {
+	if err := policy.Allow(p); err != nil {
 		return nil, err
 	}
 	var g Grant
-	if len(requests(p)) > 0 && !policy.decides() {
+	if len(requests(p)) > 0 && !policy.Decides() {
 		if g, _, err = s.Lookup(p); err != nil {
 			return nil, err
 		}
@@ -211,7 +211,24 @@ func (g Grant) empty() bool {
 // Revoke takes back what words (CAP=SCOPE) cover from the grant of p; without words all of it. USAGE if
 // nothing of it was granted.
 func (s *Store) Revoke(ctx context.Context, p *plugin.Installed, words ...string) error {
-	var parsed []Word
+	return s.Edit(ctx, KeyOf(p), func(g *Grant) error { return g.without(p.Name, words) })
+}
+
+// Without is the grant of p as Revoke would leave it.
+func (s *Store) Without(p *plugin.Installed, words ...string) (Grant, error) {
+	g, _, err := s.Lookup(p)
+	if err != nil {
+		return g, err
+	}
+	g = g.clone()
+	return g, g.without(p.Name, words)
+}
+
+func (g *Grant) without(name plugin.Name, words []string) error {
+	if len(words) == 0 {
+		g.Granted, g.Denied = nil, nil
+		return nil
+	}
 	for _, text := range words {
 		w, err := ParseWord(text)
 		if err != nil {
@@ -220,20 +237,11 @@ func (s *Store) Revoke(ctx context.Context, p *plugin.Installed, words ...string
 		if w.Special != "" {
 			return hostabi.Errorf(hostabi.ReasonUsage, "%q cannot be revoked; want CAP=SCOPE", w.Special)
 		}
-		parsed = append(parsed, w)
+		if err := g.revoke(name, w); err != nil {
+			return err
+		}
 	}
-	return s.Edit(ctx, KeyOf(p), func(g *Grant) error {
-		if len(parsed) == 0 {
-			g.Granted, g.Denied = nil, nil
-			return nil
-		}
-		for _, w := range parsed {
-			if err := g.revoke(p.Name, w); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return nil
 }
 
 func (g *Grant) revoke(name plugin.Name, w Word) error {

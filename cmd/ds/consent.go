@@ -9,6 +9,7 @@ import (
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/term"
+	"github.com/delivery-station/ds/internal/yamlfile"
 	"github.com/delivery-station/ds/plugin"
 	"github.com/delivery-station/ds/sandbox"
 )
@@ -28,7 +29,7 @@ func (a *app) grantFlags(grant, deny []string) sandbox.Consent {
 }
 
 // Ask implements install.Consent.
-func (c consent) Ask(ctx context.Context, p *plugin.Installed) (func(context.Context) error, error) {
+func (c consent) Ask(ctx context.Context, p, active *plugin.Installed) (func(context.Context) error, error) {
 	grants, err := c.a.parts.grants()
 	if err != nil {
 		return nil, err
@@ -43,6 +44,9 @@ func (c consent) Ask(ctx context.Context, p *plugin.Installed) (func(context.Con
 	if err != nil {
 		return nil, err
 	}
+	if err := policy.Allow(p); err != nil {
+		return nil, err
+	}
 	old, err := grantBefore(grants, p)
 	if err != nil {
 		return nil, err
@@ -53,16 +57,26 @@ func (c consent) Ask(ctx context.Context, p *plugin.Installed) (func(context.Con
 	}
 	d := sandbox.Compare(p.Manifest, g)
 	needed := d.Required()
-	if (d.Wider() || isNew(p)) && c.a.term.Facts().Prompts {
-		if g, err = c.prompt(ctx, p, d, g); err != nil {
+	if policy.Decides() { // the administrator's file grants, but who signs is still a question
+		d, needed = sandbox.Diff{}, nil
+	}
+	switch {
+	case !d.Wider() && !isNew(p):
+	case active != nil && len(needed) == 0 && !isNew(p):
+		c.a.optional(d)
+	case c.a.term.Facts().Prompts:
+		if g, err = c.prompt(ctx, p, active, d, g); err != nil {
 			return nil, err
 		}
 		d = sandbox.Compare(p.Manifest, g)
 	}
-	if missing := d.Required(); len(missing) > 0 {
+	if missing := d.Required(); len(missing) > 0 && !policy.Decides() {
+		if active != nil {
+			return nil, waits(p, active, sandbox.Compare(p.Manifest, old))
+		}
 		return nil, c.refused(p, len(missing), needed)
 	}
-	if len(p.Manifest.Capabilities) == 0 {
+	if len(p.Manifest.Capabilities) == 0 || policy.Decides() {
 		return nil, nil
 	}
 	g.RequestDigest = p.RequestDigest
@@ -102,11 +116,35 @@ func (c consent) refused(p *plugin.Installed, missing int, needed []sandbox.Chan
 	return e.WithFix("%s %s\naccept everything it asks for: --grant manifest", installLine(ref, c.opt), sandbox.Flags(needed))
 }
 
+// waits is the error when an upgrade asks for more than was granted: the old version goes on, the command
+// activates the new one.
+func waits(p, active *plugin.Installed, d sandbox.Diff) error {
+	return hostabi.Errorf(hostabi.ReasonPluginInactive, "%s %s is installed but inactive; %s keeps running", p.Name, p.Version, active.Version).
+		WithFix("%s", d.Command(d.Required()))
+}
+
+// optional tells what an upgrade could use and works without.
+func (a *app) optional(d sandbox.Diff) {
+	changes := append(slices.Clone(d.Added), d.Widened...)
+	fmt.Fprintf(a.stderr(), "note: %s %s can also use %s; to allow: %s\n", d.Name, term.Clean(d.Version, 40), a.inWordsAll(changes), term.Clean(d.Command(changes), 4000))
+}
+
+func (a *app) inWordsAll(changes []sandbox.Change) string {
+	var out []string
+	for _, ch := range changes {
+		out = append(out, string(ch.Cap)+" "+a.inWords(ch))
+	}
+	return strings.Join(out, ", ")
+}
+
 // prompt shows what is asked for and grants what the user says.
-func (c consent) prompt(ctx context.Context, p *plugin.Installed, d sandbox.Diff, g sandbox.Grant) (sandbox.Grant, error) {
-	text, question := c.a.asks(p, d), "Grant and install?"
-	if isNew(p) {
+func (c consent) prompt(ctx context.Context, p, active *plugin.Installed, d sandbox.Diff, g sandbox.Grant) (sandbox.Grant, error) {
+	text, question := c.a.asks(p, active, d), "Grant and install?"
+	switch {
+	case isNew(p):
 		question = "Trust this signer, grant and install?"
+	case active != nil && !d.First:
+		question = "Grant the additions?"
 	}
 	for {
 		answer, _, err := c.a.term.Prompt(ctx, hostabi.Prompt{
@@ -166,9 +204,13 @@ func (a *app) inWords(ch sandbox.Change) string {
 	return s
 }
 
-// asks is the prompt of capabilities.md section 8, in one piece.
-func (a *app) asks(p *plugin.Installed, d sandbox.Diff) string {
+// asks is the prompt of capabilities.md section 8, in one piece. Of an upgrade it shows what changes.
+func (a *app) asks(p, active *plugin.Installed, d sandbox.Diff) string {
 	var b strings.Builder
+	if active != nil && !d.First && !isNew(p) {
+		fmt.Fprintf(&b, "  %s %s → %s asks for more:\n%s", p.Name, term.Clean(active.Version, 40), term.Clean(p.Version, 40), a.changes(d))
+		return b.String()
+	}
 	source := p.Repository
 	if p.Index != "" {
 		source += "@" + string(p.Index)
@@ -185,6 +227,9 @@ func (a *app) asks(p *plugin.Installed, d sandbox.Diff) string {
 	verb := "asks for"
 	if !d.First {
 		verb = "asks for more"
+	}
+	if active != nil {
+		verb = fmt.Sprintf("%s → %s %s", term.Clean(active.Version, 40), term.Clean(p.Version, 40), verb)
 	}
 	fmt.Fprintf(&b, "  %s %s:\n", p.Name, verb)
 	for _, ch := range append(slices.Clone(d.Added), d.Widened...) {
@@ -208,6 +253,39 @@ func signedOn(t time.Time) string {
 		return ""
 	}
 	return " on " + t.UTC().Format(time.DateOnly)
+}
+
+// changes is one line for each change of d.
+func (a *app) changes(d sandbox.Diff) string {
+	var b strings.Builder
+	line := func(sign string, ch sandbox.Change, what string) {
+		fmt.Fprintf(&b, "  %s %-16s %s", sign, ch.Cap, what)
+		if ch.Reason != "" {
+			fmt.Fprintf(&b, "   %q", term.Clean(ch.Reason, 120))
+		}
+		if ch.Optional {
+			b.WriteString("   (optional)")
+		}
+		b.WriteByte('\n')
+	}
+	for _, ch := range d.Added {
+		line("+", ch, a.inWords(ch))
+	}
+	for _, ch := range d.Widened {
+		what := "any host, TCP and UDP, by its own sockets"
+		if ch.WasQuota != ch.Quota {
+			to := "no limit"
+			if ch.Quota > 0 {
+				to = yamlfile.FormatSize(ch.Quota)
+			}
+			what = fmt.Sprintf("quota %s → %s", yamlfile.FormatSize(ch.WasQuota), to)
+		}
+		line("~", ch, what)
+	}
+	for _, ch := range d.Removed {
+		line("-", ch, a.inWords(ch))
+	}
+	return b.String()
 }
 
 // programs names the kinds that will be installed and their size, "wasm 412 KiB".

@@ -25,7 +25,7 @@ type installFlags struct {
 	grant, deny                  []string
 	version, backend, trustKey   string
 	allowUnsigned, force, dryRun bool
-	downgrade                    bool
+	downgrade, pin               bool
 }
 
 func (a *app) pluginInstall() *cobra.Command {
@@ -47,7 +47,11 @@ func (a *app) pluginInstall() *cobra.Command {
 					return err
 				}
 			}
-			return a.each(args, func(ref string) error { return a.install(cmd.Context(), ref, f) })
+			err := a.each(args, func(ref string) error { return a.install(cmd.Context(), ref, f) })
+			if !f.dryRun {
+				a.sweep(cmd.Context())
+			}
+			return err
 		},
 	}
 	fl := c.Flags()
@@ -59,23 +63,23 @@ func (a *app) pluginInstall() *cobra.Command {
 	fl.StringVar(&f.trustKey, "trust-key", "", "trust the key with this id for the repository")
 	fl.BoolVar(&f.downgrade, "allow-downgrade", false, "accept a version below one that was seen")
 	fl.BoolVar(&f.force, "force", false, "install again even if it is intact, or has other content than before")
+	fl.BoolVar(&f.pin, "pin", false, "keep this version: upgrades skip it")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would be done")
 	return c
 }
 
 func (a *app) install(ctx context.Context, ref string, f installFlags) error {
-	if a.isDir(ref) {
-		if _, err := os.Stat(filepath.Join(a.absolute(ref), "oci-layout")); err != nil {
-			return a.link(ctx, ref, f)
-		}
-		ref = "oci-layout:" + a.absolute(ref)
+	ref, linked := a.place(ref)
+	if linked {
+		return a.link(ctx, ref, f)
 	}
 	base, constraint := splitConstraint(ref)
 	if f.version != "" {
 		constraint = f.version
 	}
 	req := install.Request{
-		Ref: base, Constraint: constraint, AllowUnsigned: f.allowUnsigned, TrustKey: f.trustKey, Downgrade: f.downgrade, Force: f.force, DryRun: f.dryRun,
+		Ref: base, Constraint: constraint, AllowUnsigned: f.allowUnsigned, TrustKey: f.trustKey, Downgrade: f.downgrade, Force: f.force, Pin: f.pin,
+		DryRun: f.dryRun,
 	}
 	switch f.backend {
 	case "", "auto":
@@ -99,7 +103,7 @@ func (a *app) install(ctx context.Context, ref string, f installFlags) error {
 		return trustHint(err, ref, f)
 	}
 	if r.Already && !f.dryRun && len(f.grant)+len(f.deny) > 0 { // what was said counts, also when nothing is installed
-		commit, err := c.Ask(ctx, r.Plugin)
+		commit, err := c.Ask(ctx, r.Plugin, nil)
 		if err != nil {
 			return err
 		}
@@ -150,6 +154,9 @@ func installLine(ref string, f installFlags) string {
 	if f.force {
 		words = append(words, "--force")
 	}
+	if f.pin {
+		words = append(words, "--pin")
+	}
 	for _, g := range f.grant {
 		words = append(words, "--grant", sandbox.Quote(g))
 	}
@@ -166,7 +173,7 @@ func (a *app) installed(r install.Result, dryRun bool) error {
 	case r.Already:
 		fmt.Fprintf(a.std.out, "%s %s is installed and intact (%s)\n", p.Name, p.Version, kindsOf(p))
 	case dryRun:
-		fmt.Fprintf(a.std.out, "Would install %s %s from %s@%s; it asks for %d capabilities\n", p.Name, p.Version, p.Repository, p.Index, len(p.Manifest.Capabilities))
+		return a.wouldInstall(r)
 	default:
 		if p.Level == store.LevelUnsigned {
 			fmt.Fprintf(a.stderr(), "warning: %s %s is not signed; accepted for this digest only\n", p.Name, p.Version)
@@ -176,30 +183,51 @@ func (a *app) installed(r install.Result, dryRun bool) error {
 	return nil
 }
 
-// link installs a plugin directory in place: nothing is copied, plugin.yaml is read again at every start.
-func (a *app) link(ctx context.Context, ref string, f installFlags) error {
+// place is ref with a layout directory written as such; linked says that it is a plugin directory.
+func (a *app) place(ref string) (string, bool) {
+	if !a.isDir(ref) {
+		return ref, false
+	}
+	if _, err := os.Stat(filepath.Join(a.absolute(ref), "oci-layout")); err != nil {
+		return ref, true
+	}
+	return "oci-layout:" + a.absolute(ref), false
+}
+
+// linked is the plugin of a plugin directory.
+func (a *app) linked(ref string) (*plugin.Installed, error) {
 	dir := a.absolute(ref)
 	m, err := store.ReadDir(atomicfile.OS(), dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := plugin.CheckName(m.Name); err != nil {
-		return err
+		return nil, err
 	}
 	if err := store.CheckDir(dir); err != nil {
-		return err
+		return nil, err
 	}
 	p := &plugin.Installed{
 		Name: m.Name, Version: m.Version, Manifest: m, Repository: "dir:" + dir, Signer: "none", Level: store.LevelLocal, Requested: ref,
 		RequestDigest: plugin.RequestDigest(m.Capabilities), Programs: store.DirPrograms(m, dir),
 	}
 	if len(p.Programs) == 0 {
-		return hostabi.Errorf(hostabi.ReasonPlatformUnsupported, "%s has no program for this platform; build it first", dir)
+		return nil, hostabi.Errorf(hostabi.ReasonPlatformUnsupported, "%s has no program for this platform; build it first", dir)
 	}
+	return p, nil
+}
+
+// link installs a plugin directory in place: nothing is copied, plugin.yaml is read again at every start.
+func (a *app) link(ctx context.Context, ref string, f installFlags) error {
+	p, err := a.linked(ref)
+	if err != nil {
+		return err
+	}
+	dir, m := a.absolute(ref), p.Manifest
 	if f.dryRun {
 		return a.installed(install.Result{Plugin: p}, true)
 	}
-	commit, err := consent{a: a, flags: a.grantFlags(f.grant, f.deny), ref: ref, opt: f}.Ask(ctx, p)
+	commit, err := consent{a: a, flags: a.grantFlags(f.grant, f.deny), ref: ref, opt: f}.Ask(ctx, p, nil)
 	if err != nil {
 		return err
 	}
@@ -216,58 +244,12 @@ func (a *app) link(ctx context.Context, ref string, f installFlags) error {
 	}
 	err = s.Record(&store.Receipt{
 		Name: m.Name, PluginVersion: m.Version, Source: store.Source{Requested: dir, Repository: p.Repository}, Dev: dir, ABI: m.ABI,
-		RequestDigest: p.RequestDigest, Trust: store.Trust{Level: store.LevelLocal, VerifiedAt: time.Now().UTC().Truncate(time.Second)},
+		RequestDigest: p.RequestDigest, Pinned: f.pin, Trust: store.Trust{Level: store.LevelLocal, VerifiedAt: time.Now().UTC().Truncate(time.Second)},
 	})
 	if err != nil {
 		return err
 	}
 	return a.installed(install.Result{Plugin: p}, false)
-}
-
-func (a *app) pluginGrant() *cobra.Command {
-	return &cobra.Command{
-		Use: "grant NAME CAP=SCOPE...", Short: "Allow a plugin what it asks for", Args: wants(2, -1, "a plugin and what to grant"),
-		ValidArgsFunction: a.pluginNames(true),
-		Example:           "  ds plugin grant porter 'registry.pull=ghcr.io/acme/**'\n  ds plugin grant porter manifest",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.changeGrant(cmd.Context(), args[0], func(grants *sandbox.Store, p *plugin.Installed) error {
-				return grants.Edit(cmd.Context(), sandbox.KeyOf(p), func(g *sandbox.Grant) error {
-					next, err := sandbox.Consent{Grant: args[1:]}.ApplyTo(p, *g)
-					if err == nil {
-						*g = next
-					}
-					return err
-				})
-			})
-		},
-	}
-}
-
-func (a *app) pluginRevoke() *cobra.Command {
-	return &cobra.Command{
-		Use: "revoke NAME CAP=SCOPE...", Short: "Take a grant back", Args: wants(2, -1, "a plugin and what to revoke"),
-		ValidArgsFunction: a.pluginNames(true),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.changeGrant(cmd.Context(), args[0], func(grants *sandbox.Store, p *plugin.Installed) error {
-				return grants.Revoke(cmd.Context(), p, args[1:]...)
-			})
-		},
-	}
-}
-
-func (a *app) changeGrant(ctx context.Context, name string, f func(*sandbox.Store, *plugin.Installed) error) error {
-	p, err := a.parts.store().Lookup(ctx, plugin.Name(name))
-	if err != nil {
-		return err
-	}
-	grants, err := a.parts.grants()
-	if err != nil {
-		return err
-	}
-	if err := f(grants, p); err != nil {
-		return err
-	}
-	return a.capabilities(p)
 }
 
 // capability is one row of ds plugin info --capabilities.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,8 +19,9 @@ import (
 
 // pluginCommand is ds plugin: the installed set. Nothing below it starts a plugin but exec.
 func (a *app) pluginCommand() *cobra.Command {
-	return group("plugin", "Install, list and manage plugins",
-		a.pluginInstall(), a.pluginList(), a.pluginInfo(), a.pluginRemove(), a.pluginKeygen(), a.pluginPush(), a.pluginSign(), a.pluginGrant(), a.pluginRevoke(), a.pluginExec())
+	return group("plugin", "Install, list and manage plugins", append(a.toggles(),
+		a.pluginInstall(), a.pluginList(), a.pluginInfo(), a.pluginUpgrade(), a.pluginRollback(), a.pluginRemove(), a.pluginKeygen(),
+		a.pluginPush(), a.pluginSign(), a.pluginGrant(), a.pluginRevoke(), a.pluginExec())...)
 }
 
 // listed is one row of ds plugin list.
@@ -30,6 +32,7 @@ type listed struct {
 	Signed  bool   `json:"signed"`
 	Level   string `json:"level"`
 	Caps    int    `json:"caps"`
+	Upgrade string `json:"upgrade,omitempty"` // pinned, disabled, or the version that waits
 	Summary string `json:"summary"`
 	Source  string `json:"source"`
 	Problem string `json:"problem,omitempty"`
@@ -55,6 +58,14 @@ func (a *app) pluginList() *cobra.Command {
 					Name: string(p.Name), Version: p.Version, Kind: kindsOf(p), Level: p.Level,
 					Signed: p.Level != "" && p.Level != store.LevelUnsigned && p.Level != store.LevelLocal, Source: p.Repository,
 				}
+				switch {
+				case p.Disabled:
+					l.Upgrade = "disabled"
+				case p.Pending != "":
+					l.Upgrade = p.Pending + " waits"
+				case p.Pinned:
+					l.Upgrade = "pinned"
+				}
 				if p.Manifest != nil {
 					l.Caps, l.Summary = len(p.Manifest.Capabilities), p.Manifest.Description
 				}
@@ -66,7 +77,7 @@ func (a *app) pluginList() *cobra.Command {
 				all = append(all, l)
 			}
 			slices.SortStableFunc(all, func(x, y listed) int { return strings.Compare(x.Name, y.Name) })
-			r, err := term.RowsOf([]string{"name", "version", "kind", "signed", "caps", "source=SOURCE,wide", "summary"}, all...)
+			r, err := term.RowsOf([]string{"name", "version", "kind", "signed", "caps", "upgrade", "source=SOURCE,wide", "summary"}, all...)
 			if err != nil {
 				return err
 			}
@@ -79,16 +90,16 @@ func (a *app) pluginList() *cobra.Command {
 }
 
 func (a *app) pluginRemove() *cobra.Command {
-	var force, dryRun bool
+	var force, dryRun, purge bool
 	c := &cobra.Command{
 		Use: "remove NAME...", Aliases: []string{"rm", "uninstall", "delete"}, Short: "Remove plugins", Args: wants(1, -1, "plugin names"),
 		ValidArgsFunction: a.pluginNames(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.each(args, func(name string) error {
 				if dryRun {
-					p, err := a.parts.store().Lookup(cmd.Context(), plugin.Name(name))
+					p, err := a.parts.store().Receipt(plugin.Name(name))
 					if err == nil {
-						fmt.Fprintf(a.std.out, "Would remove %s %s\n", p.Name, p.Version)
+						_, err = fmt.Fprintf(a.std.out, "Would remove %s %s\n", p.Name, p.PluginVersion)
 					}
 					return err
 				}
@@ -103,25 +114,33 @@ func (a *app) pluginRemove() *cobra.Command {
 				if r != nil {
 					version = " " + r.PluginVersion
 				}
+				if purge {
+					if err := a.purge(cmd.Context(), plugin.Name(name), r); err != nil {
+						return err
+					}
+				}
 				fmt.Fprintf(a.std.out, "Removed %s%s\n", name, version)
-				return a.sweep(cmd.Context())
+				a.sweep(cmd.Context())
+				return nil
 			})
 		},
 	}
+	c.Flags().BoolVar(&purge, "purge", false, "also forget its grants, its signer and its state")
 	c.Flags().BoolVarP(&force, "force", "f", false, "no error for a plugin that is not installed")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be done")
 	return c
 }
 
-// sweep collects what no receipt names any more and forgets its compiled code.
-func (a *app) sweep(ctx context.Context) error {
+// sweep collects what no receipt names any more and forgets its compiled code. What was asked for is done: what
+// cannot be collected is a matter for the next time.
+func (a *app) sweep(ctx context.Context) {
 	gone, err := a.parts.store().Sweep(ctx)
 	for _, d := range gone {
-		if ferr := a.parts.wasm().Forget(d); err == nil {
-			err = ferr
-		}
+		err = errors.Join(err, a.parts.wasm().Forget(d))
 	}
-	return err
+	if err != nil {
+		a.log.Warn("old versions were not removed", "err", err)
+	}
 }
 
 // each runs f for every item; with several, failures are reported and counted at the end.

@@ -65,12 +65,23 @@ func (a *app) runPlugin(ctx context.Context, name plugin.Name, args []string, ki
 	a.forward.Store(true)
 	defer a.forward.Store(false)
 	err = m.Run(ctx, name, inv)
+	a.noteWaiting(name, kind)
 	if r := hostabi.ReasonOf(err); r == hostabi.ReasonPluginNotFound {
 		if run, ok := err.(*plugin.RunError); ok && run.Stage == plugin.StageFind { //nolint:errorlint // the outermost error decides
 			return &plugin.RunError{Name: name, Stage: plugin.StageFind, Err: a.unknown(ctx, name)}
 		}
 	}
 	return err
+}
+
+// noteWaiting tells on a terminal that a newer version waits for consent.
+func (a *app) noteWaiting(name plugin.Name, kind string) {
+	if kind == plugin.KindComplete || !a.term.Facts().Prompts {
+		return
+	}
+	if r, err := a.parts.store().Pending(name); err == nil {
+		fmt.Fprintf(a.stderr(), "note: %s %s waits for consent: ds plugin grant %s\n", name, term.Clean(r.PluginVersion, 40), name)
+	}
 }
 
 // terminal is what plugins are told of the terminal. It names a format only if the user chose one: some

@@ -452,7 +452,13 @@ func (l lazyBackend) Run(ctx context.Context, p *plugin.Installed, b *sandbox.Bo
 func (p *parts) newInstaller(consent install.Consent) *install.Installer {
 	return install.New(install.Options{
 		Store: p.store(), Sources: sources{p.registry}, Verifier: verifier{p.a}, Consent: consent, Methods: p.methods, Prefer: p.prefer(), Progress: p.a.term.Report,
-		Cache: func() (install.Cache, error) { return p.cache() },
+		Cache: func(source string) (install.Cache, error) {
+			c, err := p.cache()
+			if err != nil {
+				return nil, err
+			}
+			return c.View("", source), nil
+		},
 		Checkers: map[plugin.Kind]install.Checker{
 			plugin.WASM:   lazyChecker(func() install.Checker { return p.wasm() }),
 			plugin.Native: lazyChecker(func() install.Checker { return p.native() }),

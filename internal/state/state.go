@@ -192,6 +192,25 @@ func (s *Store) Retire(ctx context.Context, owner hostabi.PluginName) error {
 	return nil
 }
 
+// Remove deletes everything that the owner keeps.
+func (s *Store) Remove(ctx context.Context, owner hostabi.PluginName) error {
+	if !s.disk {
+		return s.Retire(ctx, owner)
+	}
+	if _, err := s.o.FS.Lstat(s.path(owner)); errors.Is(err, fs.ErrNotExist) {
+		return nil // makes no directories for nothing
+	}
+	unlock, err := s.lock(ctx, owner)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unlock() }() // the lock ends with the descriptor
+	if err := s.o.FS.Remove(s.path(owner)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return storeError(owner, err)
+	}
+	return nil
+}
+
 func (s *Store) now() int64 { return s.o.Clock().UnixMilli() }
 
 // expiry is when an entry written now ends: what was asked for, else the default, never beyond ten years.

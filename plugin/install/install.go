@@ -6,6 +6,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"os"
 	"time"
@@ -29,6 +30,7 @@ type Source interface {
 	Manifest(ctx context.Context, d hostabi.Descriptor) ([]byte, error) // at most 4 MiB, digest checked
 	Fetch(ctx context.Context, d hostabi.Descriptor, into hostabi.Sink) error
 	Referrers(ctx context.Context, subject hostabi.Digest, artifactType string) iter.Seq2[hostabi.Descriptor, error]
+	Has(ctx context.Context, d hostabi.Descriptor) (bool, error)
 }
 
 // Sources finds repositories: registry.Client.
@@ -42,13 +44,15 @@ type Sources interface {
 type Cache interface {
 	hostabi.Sink
 	Open(ctx context.Context, d hostabi.Digest) (*os.File, error)
+	Close() error
 }
 
-// Consent asks the user. p has its manifest, and of the programs that will be installed kind and size. The returned function records the grant; it is
-// called when everything else is in place. GRANT_MISSING when a required request was refused or nobody could
-// be asked: then nothing is installed.
+// Consent asks the user. p has its manifest, and of the programs that will be installed kind and size; active
+// is the version that it replaces, or nil. The returned function records the grant; it is called when everything
+// else is in place. GRANT_MISSING when a required request was refused or nobody could be asked: then nothing is
+// installed. PLUGIN_INACTIVE in its place, when active can go on: then p is installed but waits.
 type Consent interface {
-	Ask(ctx context.Context, p *plugin.Installed) (commit func(context.Context) error, err error)
+	Ask(ctx context.Context, p, active *plugin.Installed) (commit func(context.Context) error, err error)
 }
 
 // Checker looks at a program without running it: runtime/wasm compiles it, runtime/native reads its header.
@@ -60,8 +64,8 @@ type Checker interface {
 type Options struct {
 	Store    *store.Store
 	Sources  Sources
-	Cache    func() (Cache, error)
-	Verifier Verifier // nil = nothing is verified: only what the user accepts unsigned is installed
+	Cache    func(source string) (Cache, error) // what was fetched from one repository or layout
+	Verifier Verifier                           // nil = nothing is verified: only what the user accepts unsigned is installed
 	Consent  Consent
 	Checkers map[plugin.Kind]Checker
 	Methods  func() []string // of the host, for requires
@@ -74,21 +78,24 @@ type Options struct {
 // Request is one installation.
 type Request struct {
 	Ref           string      // reference as the user wrote it, without constraint
-	Constraint    string      // of versions, when Ref has neither tag nor digest
+	Constraint    string      // of versions, when Ref has neither tag nor digest; upgrades keep to it
+	To            string      // version or constraint that counts this time only
 	Kind          plugin.Kind // wanted kind; empty = Options.Prefer
 	Both          bool        // every kind that fits this platform
 	AllowUnsigned bool
 	TrustKey      string // id of the key that the user trusts for this repository
 	TrustHow      string // how it was named, for the pin: flag (default) or lock
 	Downgrade     bool   // to a version below one that was seen
-	Force         bool   // install again even if the version is active and intact
+	Force         bool   // install again even if the version is active and intact, or has other content now
+	Pin           bool   // upgrades skip it
 	DryRun        bool   // stop before consent
 }
 
 // Result says what happened.
 type Result struct {
 	Plugin  *plugin.Installed
-	Already bool // the version was active and intact; nothing was done
+	Active  *plugin.Installed // version that was active before, from the same source; nil = none
+	Already bool              // the version was active and intact; nothing was done
 }
 
 // Installer installs plugins. It is safe for concurrent use.
@@ -104,19 +111,24 @@ func New(o Options) *Installer {
 
 // Install resolves, checks, asks, fetches, unpacks and records one version. After any error the plugin that
 // was active before is active still.
-func (i *Installer) Install(ctx context.Context, req Request) (Result, error) {
+func (i *Installer) Install(ctx context.Context, req Request) (res Result, err error) {
 	f := &flow{Installer: i, req: req}
-	for _, step := range []func(context.Context) error{f.resolve, f.index, f.verify, f.readManifest, f.choose} {
+	defer func() {
+		if f.view != nil {
+			err = errors.Join(err, f.view.Close())
+		}
+	}()
+	for _, step := range []func(context.Context) error{f.resolve, f.index, f.verify, f.readManifest, f.history, f.choose} {
 		if err := step(ctx); err != nil {
 			return Result{}, err
 		}
 	}
 	if p := f.intact(ctx); p != nil && !req.Force {
-		return Result{Plugin: p, Already: true}, nil
+		return Result{Plugin: p, Active: p, Already: true}, nil
 	}
 	p := f.installed()
 	if req.DryRun {
-		return Result{Plugin: p}, nil
+		return Result{Plugin: p, Active: f.active}, nil
 	}
 	return f.apply(ctx, p)
 }

@@ -78,7 +78,7 @@ type named struct {
 
 func (n named) Name() string { return n.name }
 
-func (w *world) Ask(_ context.Context, p *plugin.Installed) (func(context.Context) error, error) {
+func (w *world) Ask(_ context.Context, p, active *plugin.Installed) (func(context.Context) error, error) {
 	w.asked = append(w.asked, p.Name)
 	return func(context.Context) error { w.granted++; return nil }, w.refuse
 }
@@ -95,7 +95,7 @@ func (w *world) install(req install.Request) (install.Result, error) {
 	w.t.Helper()
 	i := install.New(install.Options{
 		Store: w.store, Sources: w, Consent: w, Checkers: map[plugin.Kind]install.Checker{plugin.Native: w, plugin.WASM: w},
-		Methods: func() []string { return []string{"ds.host.v1.Config/Get"} }, Cache: func() (install.Cache, error) { return w.cache, nil },
+		Methods: func() []string { return []string{"ds.host.v1.Config/Get"} }, Cache: func(source string) (install.Cache, error) { return w.cache.View("", source), nil },
 	})
 	return i.Install(w.t.Context(), req)
 }
@@ -245,7 +245,7 @@ func TestConstraints(t *testing.T) {
 		w.publish(source(t, v, nil), repo)
 	}
 	for constraint, want := range map[string]string{"": "2.0.0", "^1": "1.2.0", "1.0": "1.0.0", "3.0.0-rc.1": "3.0.0-rc.1"} {
-		r, err := w.install(install.Request{Ref: repo, Constraint: constraint, AllowUnsigned: true})
+		r, err := w.install(install.Request{Ref: repo, Constraint: constraint, AllowUnsigned: true, Downgrade: true})
 		if err != nil || r.Plugin.Version != want {
 			t.Errorf("%q: %v, %v; want %s", constraint, r.Plugin, err, want)
 		}

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ type flow struct {
 	*Installer
 	req  Request
 	src  Source
+	view Cache // of src, once something was fetched
 	tag  string
 	root hostabi.Descriptor
 	doc  plugin.OCIDocument
@@ -28,6 +30,7 @@ type flow struct {
 
 	m      *plugin.Manifest
 	chosen []child
+	active *plugin.Installed // from the same source; nil = none
 }
 
 // child is one program of the index that will be installed.
@@ -44,14 +47,22 @@ func (f *flow) resolve(ctx context.Context) (err error) {
 		return err
 	}
 	ref := f.req.Ref
-	if f.req.Constraint != "" || !pinned {
-		if f.tag, err = plugin.PickVersion(f.o.Sources.Tags(ctx, f.src.Name()), f.req.Constraint); err != nil {
+	if want := cmp.Or(f.req.To, f.req.Constraint); want != "" || !pinned {
+		if f.tag, err = plugin.PickVersion(f.o.Sources.Tags(ctx, f.src.Name()), want); err != nil {
 			return err
 		}
 		ref = f.src.Name() + ":" + f.tag
 	}
+	if f.req.To != "" && f.req.Constraint != "" && !fits(f.tag, f.req.Constraint) {
+		f.req.Constraint = "" // or the next upgrade would want to go back
+	}
 	f.root, err = f.src.Resolve(ctx, ref)
 	return err
+}
+
+func fits(tag, constraint string) bool {
+	_, err := plugin.PickVersion(func(yield func(string, error) bool) { yield(tag, nil) }, constraint)
+	return err == nil
 }
 
 // index reads and checks the index. Its digest was checked by Manifest.

@@ -15,109 +15,6 @@ import (
 	"github.com/delivery-station/ds/plugin/store"
 )
 
-func (f *flow) apply(ctx context.Context, p *plugin.Installed) (Result, error) {
-	commit, err := f.o.Consent.Ask(ctx, p)
-	if err != nil {
-		return Result{}, err
-	}
-	p.Programs = nil // they come as they are unpacked
-	r := &store.Receipt{
-		Name: p.Name, PluginVersion: p.Version, Index: p.Index, RequestDigest: p.RequestDigest, ABI: f.m.ABI,
-		Source: store.Source{Requested: f.req.Ref, Repository: p.Repository, Constraint: f.req.Constraint, Tag: f.tag},
-		Trust:  f.trust(),
-	}
-	for _, c := range f.chosen {
-		kind, err := f.unpack(ctx, p, c)
-		if err != nil {
-			return Result{}, err
-		}
-		r.Kinds = append(r.Kinds, kind)
-	}
-	unlock, err := f.o.Store.Lock(ctx, p.Name)
-	if err != nil {
-		return Result{}, err
-	}
-	defer func() { _ = unlock() }() // the lock ends with the descriptor
-	if err := f.keepOtherKinds(r); err != nil {
-		return Result{}, err
-	}
-	if f.verdict.Record != nil {
-		if err := f.verdict.Record(ctx); err != nil {
-			return Result{}, err
-		}
-	}
-	if commit != nil {
-		if err := commit(ctx); err != nil {
-			return Result{}, err
-		}
-	}
-	if err := f.o.Store.Record(r); err != nil {
-		return Result{}, err
-	}
-	p, err = f.o.Store.Lookup(ctx, p.Name)
-	return Result{Plugin: p}, err
-}
-
-// keepOtherKinds carries over what an earlier installation of the same index holds beside the chosen kinds.
-func (f *flow) keepOtherKinds(r *store.Receipt) error {
-	old, err := f.o.Store.Receipt(r.Name)
-	if hostabi.ReasonOf(err) == hostabi.ReasonPluginNotFound {
-		return nil
-	}
-	if err != nil {
-		if f.req.Force {
-			return nil
-		}
-		return err
-	}
-	r.Pinned = old.Pinned
-	if old.Index != r.Index {
-		return nil
-	}
-	for _, k := range old.Kinds {
-		if !slices.ContainsFunc(r.Kinds, func(n store.Kind) bool { return n.Kind == k.Kind }) {
-			r.Kinds = append(r.Kinds, k)
-		}
-	}
-	return nil
-}
-
-// unpack fetches one child and puts it into the store.
-func (f *flow) unpack(ctx context.Context, p *plugin.Installed, c child) (kind store.Kind, err error) {
-	kind = store.Kind{Kind: c.kind, Child: hostabi.Digest(c.desc.Digest)}
-	stage, err := f.o.Store.Stage(ctx, p.Name, c.kind)
-	if err != nil {
-		return kind, err
-	}
-	defer func() {
-		if cerr := stage.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	program := filepath.Join(stage.Dir, stage.Program)
-	if kind.Blob, err = f.extract(ctx, c.layer, program); err != nil {
-		return kind, err
-	}
-	text, err := f.m.JSON()
-	if err != nil {
-		return kind, err
-	}
-	if err := os.WriteFile(filepath.Join(stage.Dir, "plugin.json"), text, 0o600); err != nil {
-		return kind, err
-	}
-	if err := f.evidence(stage.Dir, c); err != nil {
-		return kind, err
-	}
-	assets, err := f.assets(ctx, stage.Dir)
-	if err != nil {
-		return kind, err
-	}
-	if err := f.check(ctx, p, c.kind, kind.Blob, program, assets); err != nil {
-		return kind, err
-	}
-	return stage.Publish(p.Index, kind)
-}
-
 // check hands the staged program to the checker of its kind.
 func (f *flow) check(ctx context.Context, p *plugin.Installed, k plugin.Kind, digest hostabi.Digest, program, assets string) error {
 	checker := f.o.Checkers[k]
@@ -138,14 +35,15 @@ func (f *flow) check(ctx context.Context, p *plugin.Installed, k plugin.Kind, di
 	return checker.Check(ctx, &staged)
 }
 
-// extract fetches a layer into the cache and writes its content to the file name, decompressed and checked.
-func (f *flow) extract(ctx context.Context, l plugin.OCIDescriptor, name string) (digest hostabi.Digest, err error) {
+// extract fetches a layer into the cache and writes its content to the program of the stage, decompressed and
+// checked.
+func (f *flow) extract(ctx context.Context, l plugin.OCIDescriptor, stage *store.Stage) (digest hostabi.Digest, err error) {
 	r, want, err := f.content(ctx, l)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = r.Close() }() // read-only
-	out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := stage.Create(stage.Program)
 	if err != nil {
 		return "", err
 	}
@@ -176,14 +74,7 @@ func (f *flow) content(ctx context.Context, l plugin.OCIDescriptor) (io.ReadClos
 		}
 		want.Digest, want.Size = digest, size
 	}
-	cache, err := f.o.Cache()
-	if err != nil {
-		return nil, want, err
-	}
-	if err := f.src.Fetch(ctx, descriptor(l), cache); err != nil {
-		return nil, want, err
-	}
-	file, err := cache.Open(ctx, hostabi.Digest(l.Digest))
+	file, err := f.fetch(ctx, descriptor(l))
 	if err != nil || !zstd {
 		return file, want, err
 	}
@@ -192,6 +83,31 @@ func (f *flow) content(ctx context.Context, l plugin.OCIDescriptor) (io.ReadClos
 		return nil, want, errors.Join(packageError(err), file.Close())
 	}
 	return both{z, file}, want, nil
+}
+
+// fetch brings a blob of the source into the cache and opens it. What the cache has from elsewhere under that
+// digest counts only if the source holds it too: a package must not lift another repository's content.
+func (f *flow) fetch(ctx context.Context, d hostabi.Descriptor) (*os.File, error) {
+	if f.view == nil {
+		view, err := f.o.Cache(f.src.Name())
+		if err != nil {
+			return nil, err
+		}
+		f.view = view
+	}
+	if info, err := f.view.Stat(ctx, d.Digest); err == nil && !slices.Contains(info.Sources, f.src.Name()) {
+		ok, err := f.src.Has(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, invalid("%s does not hold %s", f.src.Name(), d.Digest)
+		}
+	}
+	if err := f.src.Fetch(ctx, d, f.view); err != nil {
+		return nil, err
+	}
+	return f.view.Open(ctx, d.Digest)
 }
 
 // assets unpacks the assets child, if the manifest has one, into dir/assets.

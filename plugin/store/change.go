@@ -6,10 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
-	"time"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/atomicfile"
@@ -20,6 +17,7 @@ import (
 type Stage struct {
 	Dir     string
 	Program string // path inside Dir that the program must have
+	files   hostabi.Digest
 	s       *Store
 	unlock  func() error
 }
@@ -42,14 +40,23 @@ func (s *Store) Stage(ctx context.Context, name plugin.Name, k plugin.Kind) (*St
 	return &Stage{Dir: dir, Program: programName(name, k), s: s, unlock: unlock}, nil
 }
 
-// Publish seals the stage and moves it to its place in the store; if the same version is there already it is
-// kept. The result is what the receipt says of this kind.
+// Create makes a file in the stage.
+func (st *Stage) Create(name string) (atomicfile.File, error) {
+	f, err := st.s.o.FS.Open(filepath.Join(st.Dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	return f, writeError(err)
+}
+
+// Seal makes what was unpacked read-only and durable; nothing is written to the stage after it.
+func (st *Stage) Seal() (err error) {
+	st.files, err = seal(st.s.o.FS, st.Dir, st.Program)
+	return writeError(err)
+}
+
+// Publish moves a sealed stage to its place in the store; if the same version is there already it is kept. The
+// result is what the receipt says of this kind. The caller holds the lock of the plugin, so that nothing that
+// the next receipt names is collected.
 func (st *Stage) Publish(index hostabi.Digest, k Kind) (Kind, error) {
-	s := st.s
-	files, err := seal(s.o.FS, st.Dir, st.Program)
-	if err != nil {
-		return k, writeError(err)
-	}
+	s, files := st.s, st.files
 	k.Files, k.Dir = files, dirName(index, k.Kind)
 	to := filepath.Join(s.o.Dir, "store", k.Dir)
 	if list, err := readFiles(s.o.FS, to, files); err == nil && unchanged(s.o.FS, to, list) {
@@ -92,42 +99,6 @@ func removeTree(f atomicfile.FS, dir string) error {
 	return atomicfile.RemoveAll(f, dir)
 }
 
-// Record makes r the active receipt: the previous one is copied to prev/ and the rename of the new one is the
-// only switch. The caller holds Lock(r.Name).
-func (s *Store) Record(r *Receipt) error {
-	if err := s.mkdirs("active", "prev"); err != nil {
-		return err
-	}
-	r.Version, r.DS = receiptVersion, s.o.DS
-	if r.InstalledAt.IsZero() {
-		r.InstalledAt = s.o.Clock().UTC().Truncate(time.Second)
-	}
-	if len(r.Kinds) > 0 {
-		var err error
-		if r.Manifest, err = s.manifestDigest(r); err != nil {
-			return writeError(err)
-		}
-	}
-	b, err := r.encode()
-	if err != nil {
-		return err
-	}
-	active := s.receiptPath("active", r.Name)
-	if old, err := atomicfile.ReadFile(s.o.FS, active, maxReceipt); err == nil && !sameVersion(old, r) {
-		if err := atomicfile.Write(s.o.FS, s.receiptPath("prev", r.Name), old, 0o600); err != nil {
-			return writeError(err)
-		}
-	}
-	return writeError(atomicfile.Write(s.o.FS, active, b, 0o600))
-}
-
-// sameVersion reports whether a receipt is of the version that r records again: then the previous version stays
-// what it was.
-func sameVersion(old []byte, r *Receipt) bool {
-	var o Receipt
-	return r.Index != "" && o.UnmarshalJSON(old) == nil && o.Index == r.Index && o.Source.Repository == r.Source.Repository
-}
-
 // Lock serialises writers of one plugin; LOCK_HELD after 30 s.
 func (s *Store) Lock(ctx context.Context, name plugin.Name) (unlock func() error, err error) {
 	if err := s.mkdirs("locks"); err != nil {
@@ -163,96 +134,6 @@ func (s *Store) Remove(ctx context.Context, name plugin.Name) (*Receipt, error) 
 		}
 	}
 	return r, writeError(s.o.FS.SyncDir(filepath.Join(s.o.Dir, "active")))
-}
-
-// Sweep removes version directories that no receipt names and that are older than a day, and stages whose
-// process is gone. It returns the digests of the programs that went, for the compile cache.
-func (s *Store) Sweep(_ context.Context) (gone []hostabi.Digest, err error) {
-	used := make(map[string]bool)
-	for _, dir := range []string{"active", "prev", "pending"} {
-		names, _ := s.o.FS.ReadDir(filepath.Join(s.o.Dir, dir)) // not there = nothing used
-		for _, n := range names {
-			r, err := s.receiptIn(dir, n)
-			if err != nil {
-				return nil, nil //nolint:nilerr // a damaged receipt may name anything: sweep nothing
-			}
-			for _, k := range r.Kinds {
-				used[k.Dir] = true
-			}
-		}
-	}
-	entries, _ := s.o.FS.ReadDir(filepath.Join(s.o.Dir, "store")) // as above
-	for _, e := range entries {
-		path := filepath.Join(s.o.Dir, "store", e)
-		info, ierr := s.o.FS.Lstat(path)
-		if used[e] || ierr != nil || s.o.Clock().Sub(info.ModTime()) < sweepAge {
-			continue
-		}
-		gone = append(gone, programsIn(s.o.FS, path)...)
-		if err = s.trash(path); err != nil {
-			return gone, writeError(err)
-		}
-	}
-	return gone, s.sweepStages()
-}
-
-func (s *Store) receiptIn(dir, base string) (*Receipt, error) {
-	name, ok := strings.CutSuffix(base, ".json")
-	if !ok {
-		return new(Receipt), nil
-	}
-	if dir == "active" {
-		return s.Receipt(plugin.Name(name))
-	}
-	b, err := atomicfile.ReadFile(s.o.FS, filepath.Join(s.o.Dir, dir, base), maxReceipt)
-	if err != nil {
-		return nil, err
-	}
-	r := new(Receipt)
-	return r, r.UnmarshalJSON(b)
-}
-
-func programsIn(f atomicfile.FS, dir string) (out []hostabi.Digest) {
-	b, err := atomicfile.ReadFile(f, filepath.Join(dir, filesName), 16<<20)
-	if err != nil {
-		return nil
-	}
-	list, err := readFiles(f, dir, hostabi.DigestOf(b))
-	if err != nil {
-		return nil
-	}
-	for _, e := range list {
-		if e.Path == "module.wasm" {
-			out = append(out, e.SHA256)
-		}
-	}
-	return out
-}
-
-// sweepStages removes stages whose lock is free: their process died.
-func (s *Store) sweepStages() error {
-	base := filepath.Join(s.o.Dir, ".staging")
-	entries, _ := s.o.FS.ReadDir(base) // not there = nothing to sweep
-	done, cancel := context.WithCancel(context.Background())
-	cancel() // one try a lock
-	for _, e := range entries {
-		if strings.HasSuffix(e, ".lock") && slices.Contains(entries, strings.TrimSuffix(e, ".lock")) {
-			continue // with its directory
-		}
-		unlock, err := s.o.FS.Lock(done, filepath.Join(base, strings.TrimSuffix(e, ".lock")+".lock"))
-		if err != nil {
-			continue
-		}
-		err = removeTree(s.o.FS, filepath.Join(base, strings.TrimSuffix(e, ".lock")))
-		_ = s.o.FS.Remove(filepath.Join(base, strings.TrimSuffix(e, ".lock")+".lock")) // swept next time
-		if uerr := unlock(); err == nil {
-			err = uerr
-		}
-		if err != nil {
-			return writeError(err)
-		}
-	}
-	return nil
 }
 
 // trash renames a tree away, so that it is gone at once, and then deletes it.

@@ -51,6 +51,16 @@ func (s *Store) Claim(ctx context.Context, p *plugin.Installed, retire func(cont
 	return s.unclaimed(path, err)
 }
 
+// Disown forgets whose a name was; what was kept under it is gone.
+func (s *Store) Disown(ctx context.Context, name plugin.Name) error {
+	unlock, err := s.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unlock() }() // the lock ends with the descriptor
+	return s.forget("owners", name)
+}
+
 // unclaimed forgives that a first claim cannot be written: there is nothing to inherit.
 func (s *Store) unclaimed(path string, err error) error {
 	if err == nil {

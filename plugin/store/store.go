@@ -75,13 +75,14 @@ func (s *Store) Lookup(_ context.Context, name plugin.Name) (*plugin.Installed, 
 	}
 	r, err := s.Receipt(name)
 	if err == nil {
-		p, err := s.installed(r)
+		p, err := s.Installed(r)
 		if err != nil {
 			return nil, err
 		}
 		if p.Disabled {
-			return nil, hostabi.Errorf(hostabi.ReasonDisabled, "plugin %s is disabled", name)
+			return nil, hostabi.Errorf(hostabi.ReasonDisabled, "plugin %s is disabled", name).WithFix("ds plugin enable %s", name)
 		}
+		p.Pending = s.waiting(r)
 		return p, nil
 	}
 	if hostabi.ReasonOf(err) != hostabi.ReasonPluginNotFound {
@@ -108,8 +109,9 @@ func (s *Store) All(_ context.Context) iter.Seq2[*plugin.Installed, error] {
 			r, err := s.Receipt(name)
 			if err == nil {
 				var q *plugin.Installed
-				if q, err = s.installed(r); q != nil {
+				if q, err = s.Installed(r); q != nil {
 					p = q
+					p.Pending = s.waiting(r)
 				}
 			}
 			if !yield(p, err) {
@@ -150,6 +152,12 @@ func (s *Store) Open(_ context.Context, p *plugin.Installed, k plugin.Kind) (*pl
 		_ = f.Close() // read-only
 		return nil, changed(p, "its program was changed since install")
 	}
+	if installed { // as long as the program runs its version is not collected
+		if err := atomicfile.Share(f); err != nil {
+			_ = f.Close() // read-only
+			return nil, changed(p, "its program is being removed")
+		}
+	}
 	own.File, own.Digest, own.Size = f, st.Digest, st.Size
 	return &own, nil
 }
@@ -186,13 +194,18 @@ func (s *Store) receiptPath(dir string, name plugin.Name) string {
 
 // Receipt reads the active receipt of name; PLUGIN_NOT_FOUND when there is none.
 func (s *Store) Receipt(name plugin.Name) (*Receipt, error) {
-	path := s.receiptPath("active", name)
-	if err := s.safe(".", "active"); err != nil {
+	return s.receipt("active", name, "no plugin %q is installed")
+}
+
+// receipt reads one of the receipts of name; absent is what to say when there is none.
+func (s *Store) receipt(dir string, name plugin.Name, absent string) (*Receipt, error) {
+	path := s.receiptPath(dir, name)
+	if err := s.safe(".", dir); err != nil {
 		return nil, err
 	}
 	b, err := atomicfile.ReadFile(s.o.FS, path, maxReceipt)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, hostabi.Errorf(hostabi.ReasonPluginNotFound, "no plugin %q is installed", string(name))
+		return nil, hostabi.Errorf(hostabi.ReasonPluginNotFound, absent, string(name))
 	}
 	r := new(Receipt)
 	if err == nil {
@@ -208,8 +221,8 @@ func (s *Store) Receipt(name plugin.Name) (*Receipt, error) {
 	return r, nil
 }
 
-// installed makes the word for one receipt; it reads plugin.json and nothing of the programs.
-func (s *Store) installed(r *Receipt) (*plugin.Installed, error) {
+// Installed makes the word for one receipt; it reads plugin.json and nothing of the programs.
+func (s *Store) Installed(r *Receipt) (*plugin.Installed, error) {
 	p := &plugin.Installed{
 		Name: r.Name, Version: r.PluginVersion, Repository: r.Source.Repository, Signer: r.Trust.Key, Index: r.Index,
 		RequestDigest: r.RequestDigest, Level: r.Trust.Level, Pinned: r.Pinned, Disabled: r.Disabled, InstalledAt: r.InstalledAt,

@@ -43,6 +43,9 @@ func put(t *testing.T, s *Store, m *plugin.Manifest, content string) *Receipt {
 	write(t, filepath.Join(stage.Dir, stage.Program), content, 0o600)
 	write(t, filepath.Join(stage.Dir, "plugin.json"), string(text), 0o600)
 	index := hostabi.DigestOf([]byte(string(m.Name) + m.Version + content))
+	if err := stage.Seal(); err != nil {
+		t.Fatal(err)
+	}
 	k, err := stage.Publish(index, Kind{Kind: plugin.Native, Child: index, Blob: hostabi.DigestOf([]byte(content))})
 	if err != nil {
 		t.Fatal(err)
