@@ -1,15 +1,20 @@
 package hosttest_test
 
 import (
+	"encoding/base64"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+
 	"github.com/delivery-station/ds/cache"
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/hostabi/host"
 	"github.com/delivery-station/ds/hostabi/hosttest"
+	"github.com/delivery-station/ds/hostabi/hostv1"
 	"github.com/delivery-station/ds/internal/dstest"
 	"github.com/delivery-station/ds/internal/egress"
 	"github.com/delivery-station/ds/internal/events"
@@ -96,6 +101,24 @@ func TestImports(t *testing.T) {
 	c := hosttest.Program("imports", b, plugin.Program{Kind: plugin.WASM, Path: build(t, "kit", "wasip1")})
 	c.Cannot = map[string]string{
 		"carrier/deadline-midcall": "a host call of a module waits for the host: its own timers stand still",
+	}
+	hosttest.Run(t, c, owners)
+}
+
+// TestFiles runs them in a module, over the file tree /ds.
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	b := wasm.New(wasm.Options{CacheDir: t.TempDir()})
+	t.Cleanup(func() { _ = b.Close() })
+	schema, err := proto.Marshal(protodesc.ToFileDescriptorProto(hostv1.File_host_proto))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := plugin.Program{Kind: plugin.WASM, Path: build(t, "kitfiles", "wasip1")}
+	c := hosttest.Program("files", b, p, base64.StdEncoding.EncodeToString(schema))
+	c.Cannot = map[string]string{
+		"carrier/deadline-midcall": "a file has no deadline of its own",
+		"events/publish-subscribe": "a stream in a file begins when it is read; such guests poll",
 	}
 	hosttest.Run(t, c, owners)
 }

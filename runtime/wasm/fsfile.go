@@ -43,14 +43,14 @@ type fileTable struct {
 // opened is one entry of the table.
 type opened struct{ shut func() }
 
-// add counts one more file; shut gets the entry to drop at its end. The first "." of each preopen is free:
-// the engine opens it by itself and does not expect that to fail.
-func (t *fileTable) add(f *mountFS, p string, use func(*opened) (shut func())) experimentalsys.Errno {
+// add counts one more file; use gets the entry to drop at its end. The top of each preopen, of those of mounts
+// and of /ds, is free: the engine opens it by itself and does not expect that to fail.
+func (t *fileTable) add(name string, top bool, use func(*opened) (shut func())) experimentalsys.Errno {
 	if t.open == nil {
 		t.open = make(map[*opened]struct{})
 	}
-	if len(t.open) >= hostabi.MaxOpenFiles+len(preopens) || p != "." && len(t.open) >= hostabi.MaxOpenFiles {
-		t.cause(f.guest+"/"+p, errOpenFiles)
+	if len(t.open) >= hostabi.MaxOpenFiles+len(preopens)+1 || !top && len(t.open) >= hostabi.MaxOpenFiles {
+		t.cause(name, errOpenFiles)
 		return experimentalsys.EIO
 	}
 	o := &opened{}

@@ -80,7 +80,7 @@ func (f *mountFS) openDir(t target, flag experimentalsys.Oflag) (experimentalsys
 		return nil, experimentalsys.EISDIR
 	}
 	d := &dir{fs: f, t: t}
-	if e := f.files.add(f, t.path, d.shut); e != 0 {
+	if e := f.files.add(f.guest+"/"+t.path, t.path == ".", d.shut); e != 0 {
 		return nil, e
 	}
 	return d, 0
@@ -111,7 +111,7 @@ func (f *mountFS) openFile(t target, flag experimentalsys.Oflag, created bool) (
 		return nil, experimentalsys.EACCES
 	}
 	r := &file{fs: f, t: t, h: h, flag: flag}
-	if e := f.files.add(f, t.path, r.shut); e != 0 {
+	if e := f.files.add(f.guest+"/"+t.path, t.path == ".", r.shut); e != 0 {
 		_ = h.Close() // nothing was written
 		return nil, e
 	}

@@ -69,16 +69,20 @@ var i32s = []api.ValueType{
 // never ends ds.
 func (f importFunc) Call(ctx context.Context, m api.Module, stack []uint64) {
 	in := ctx.Value(instanceKey{}).(*instance)
-	if !in.busy.CompareAndSwap(false, true) {
-		panic("ds_v1: two calls at once in one instance")
-	}
+	in.enter()
 	defer in.returned()
 	code, n := f.do(in, m.Memory(), stack)
 	in.stop.check()
 	stack[0] = uint64(code)<<32 | uint64(n)
 }
 
-// returned is deferred by every import.
+// enter begins a call of the host; returned, deferred, ends it.
+func (in *instance) enter() {
+	if !in.busy.CompareAndSwap(false, true) {
+		panic("wasm: two host calls at once in one instance")
+	}
+}
+
 func (in *instance) returned() {
 	in.busy.Store(false)
 	r := recover()

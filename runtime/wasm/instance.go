@@ -36,6 +36,7 @@ type instance struct {
 	std     *stdio
 	files   *fileTable
 	mounts  []*mountFS
+	tree    *dsTree
 
 	busy     atomic.Bool
 	panicked *panicError
@@ -77,6 +78,7 @@ func (b *Backend) instance(
 	in.std = openStdio(inv, stop)
 	in.files = &fileTable{note: in.note}
 	in.mounts = openMounts(in, box)
+	in.tree = newDSTree(in)
 	in.argv = argv(p, words)
 	in.env = environ(p, inv, box.Env(inv.Env), in.mounted("/cwd"))
 	if b.prepared != nil {
@@ -93,7 +95,10 @@ func (in *instance) run(e *engine) (err error) {
 	if err != nil {
 		return in.instantiateError(err)
 	}
-	defer func() { _ = m.Close(ctx) }() // reports only the status we have
+	defer func() {
+		in.tree.ended = true // a guest that was stopped or trapped did not close its files
+		_ = m.Close(ctx)     // reports only the status we have
+	}()
 	start := m.ExportedFunction("_start")
 	if start == nil {
 		return refused("module does not export _start")
@@ -153,6 +158,7 @@ func (in *instance) config() wazero.ModuleConfig {
 	for _, m := range in.mounts {
 		fsc = fsc.(sysfs.FSConfig).WithSysFSMount(m, m.guest)
 	}
+	fsc = fsc.(sysfs.FSConfig).WithSysFSMount(in.tree, dsMount)
 	if len(in.mounts) > 0 && in.mounts[0].guest == "/cwd" {
 		fsc = fsc.(sysfs.FSConfig).WithSysFSMount(in.mounts[0], ".")
 	}
@@ -198,6 +204,9 @@ func (in *instance) close() {
 	in.streams = nil
 	if in.files != nil {
 		in.files.close()
+	}
+	if in.tree != nil {
+		in.tree.close()
 	}
 	for _, m := range in.mounts {
 		if err := m.close(); err != nil && !errors.Is(err, os.ErrNotExist) {
