@@ -23,14 +23,14 @@ const dsMount = "/ds"
 type dsTree struct {
 	experimentalsys.UnimplementedFS
 	in    *instance
-	last  []byte             // the status of the last error, in JSON
-	kept  map[string]*answer // of calls that ran when their file was closed, by method
-	order []string           // of kept, oldest first
-	held  int                // bytes of requests and answers in memory
-	ended bool               // the guest is gone: nothing runs any more
+	last  []byte                 // the status of the last error, in JSON
+	kept  map[string]*callAnswer // of calls that ran when their file was closed, by method
+	order []string               // of kept, oldest first
+	held  int                    // bytes of requests and answers in memory
+	ended bool                   // the guest is gone: nothing runs any more
 }
 
-func newDSTree(in *instance) *dsTree { return &dsTree{in: in, kept: make(map[string]*answer)} }
+func newDSTree(in *instance) *dsTree { return &dsTree{in: in, kept: make(map[string]*callAnswer)} }
 
 // close ends the streams of kept answers.
 func (d *dsTree) close() {

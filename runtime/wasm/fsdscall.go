@@ -30,7 +30,7 @@ type callFile struct {
 	req   []byte
 	asked bool  // something was written that has not run
 	bad   error // why it cannot run
-	ans   *answer
+	ans   *callAnswer
 	at    int // what was read of ans.head
 	read  bool
 }
@@ -171,8 +171,8 @@ func (f *callFile) leave() {
 }
 
 // run makes the call. The answer belongs to the caller.
-func (f *callFile) run() *answer {
-	a := &answer{d: f.d, users: 1}
+func (f *callFile) run() *callAnswer {
+	a := &callAnswer{d: f.d, users: 1}
 	req, bad := f.req, f.bad
 	f.reset()
 	f.asked, f.bad = false, nil
@@ -207,7 +207,7 @@ func (d *dsTree) room(n int) bool {
 }
 
 // keep takes over the answer of a method, in the place of the one before it.
-func (d *dsTree) keep(method string, a *answer) {
+func (d *dsTree) keep(method string, a *callAnswer) {
 	d.forget(method)
 	d.kept[method] = a
 	d.order = append(d.order, method)
@@ -226,8 +226,8 @@ func (d *dsTree) forget(method string) {
 	a.leave()
 }
 
-// answer is what a call gave: a reply, or the messages of a stream, each followed by a newline. Who uses it counts.
-type answer struct {
+// callAnswer is what a call gave: a reply, or the messages of a stream, each followed by a newline. Who uses it counts.
+type callAnswer struct {
 	d       *dsTree
 	users   int
 	head    []byte         // received and kept
@@ -237,13 +237,13 @@ type answer struct {
 	err     error  // how it ended, nil well
 }
 
-func (a *answer) use() *answer {
+func (a *callAnswer) use() *callAnswer {
 	a.users++
 	return a
 }
 
 // leave ends the answer with its last user.
-func (a *answer) leave() {
+func (a *callAnswer) leave() {
 	if a.users--; a.users > 0 {
 		return
 	}
@@ -253,14 +253,14 @@ func (a *answer) leave() {
 }
 
 // add keeps one message.
-func (a *answer) add(msg []byte) {
+func (a *callAnswer) add(msg []byte) {
 	a.head = append(append(a.head, msg...), '\n')
 	a.d.held += len(msg) + 1
 }
 
 // start begins a stream. All requests are there already; they are sent beside the receiving, since the host may
 // answer before it has read all.
-func (a *answer) start(method string, req []byte) {
+func (a *callAnswer) start(method string, req []byte) {
 	var lines [][]byte
 	for line := range bytes.SplitSeq(req, []byte("\n")) {
 		if line = bytes.TrimSpace(line); len(line) > hostabi.MaxMessage {
@@ -287,7 +287,7 @@ func (a *answer) start(method string, req []byte) {
 }
 
 // next receives a message; not ok is the end.
-func (a *answer) next() (msg []byte, ok bool) {
+func (a *callAnswer) next() (msg []byte, ok bool) {
 	if a.st == nil {
 		return nil, false
 	}
@@ -303,14 +303,14 @@ func (a *answer) next() (msg []byte, ok bool) {
 }
 
 // end gives the stream back. Sending ends with it.
-func (a *answer) end() {
+func (a *callAnswer) end() {
 	_ = a.st.Close() // its result is what receiving said
 	a.sending.Wait()
 	a.st = nil
 }
 
 // stop cancels a stream that has not ended.
-func (a *answer) stop() {
+func (a *callAnswer) stop() {
 	if a.st != nil {
 		a.end()
 		a.err = hostabi.Errorf(hostabi.ReasonInterrupted, "the file was closed before the end of the stream")
@@ -319,7 +319,7 @@ func (a *answer) stop() {
 
 // ahead receives to the end, so that a call whose answer nobody reads runs to its end too; of a long answer the
 // rest waits for who reads it.
-func (a *answer) ahead() {
+func (a *callAnswer) ahead() {
 	for len(a.head) < maxAhead {
 		msg, ok := a.next()
 		if !ok {
@@ -330,7 +330,7 @@ func (a *answer) ahead() {
 }
 
 // read reads on at a position of head, and behind it what comes.
-func (a *answer) read(b []byte, at *int) (int, error) {
+func (a *callAnswer) read(b []byte, at *int) (int, error) {
 	if *at < len(a.head) {
 		n := copy(b, a.head[*at:])
 		*at += n
