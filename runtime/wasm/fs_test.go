@@ -610,6 +610,51 @@ func TestRenameWidensNothing(t *testing.T) {
 	}
 }
 
+// TestMovedLinks: no rename changes where a link of the host leads, so that none begins to lead out.
+func TestMovedLinks(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		from, to string
+		links    string // in the directory that is moved, or the link itself
+		want     experimentalsys.Errno
+	}{
+		"link to another directory":             {"a/b/l", "l", "a/b/l -> ../../x", experimentalsys.EACCES},
+		"link down":                             {"l", "a/b/l", "l -> ../in/x", experimentalsys.EACCES},
+		"link in its directory":                 {"a/b/l", "a/b/m", "a/b/l -> ../../x", 0},
+		"link without ..":                       {"a/l", "b/l", "a/l -> c/x", 0},
+		"link with .. in the middle":            {"a/l", "b/l", "a/l -> c/../../x", experimentalsys.EACCES},
+		"absolute link":                         {"a/l", "l", "a/l -> /etc/passwd", 0},
+		"directory with a link out of it":       {"a/b/d", "d", "a/b/d/l -> ../../../x", experimentalsys.EACCES},
+		"directory with a link to its parent":   {"a/d", "d", "a/d/l -> ..", experimentalsys.EACCES},
+		"directory with such a link below":      {"a/b/d", "d", "a/b/d/s/t/l -> ../../../x", experimentalsys.EACCES},
+		"directory with a link that stays in":   {"a/b/d", "d", "a/b/d/s/l -> ../x", 0},
+		"directory renamed in its directory":    {"a/b/d", "a/b/e", "a/b/d/l -> ../../../x", 0},
+		"directory over an empty one elsewhere": {"a/b/d", "empty", "a/b/d/l -> ../../../x", experimentalsys.EACCES},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, []string{c.links, "a/b/d/f", "b/f", "empty/", "x"}, rw)
+			link, to, _ := strings.Cut(c.links, " -> ")
+			if e := w.by["/cwd"].Rename(c.from, c.to); e != c.want {
+				t.Fatalf("rename: %v, want %v", e, c.want)
+			}
+			now := link
+			if c.want == 0 {
+				now = c.to + strings.TrimPrefix(link, c.from)
+			}
+			if got, err := os.Readlink(filepath.Join(w.base, "in", now)); err != nil || got != to {
+				t.Errorf("%s is %q %v", now, got, err)
+			}
+			if _, err := os.Stat(filepath.Join(w.base, "in", "empty")); err != nil {
+				t.Errorf("a refused rename removes what it would replace: %v", err)
+			}
+			if said := strings.Contains(w.notes.String(), "a symbolic link with .. would point elsewhere"); said != (c.want != 0) {
+				t.Errorf("notes %q", &w.notes)
+			}
+		})
+	}
+}
+
 func TestCreatedArgumentIncludesWhatIsBelow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"f"}, func(base string) fakeBox {

@@ -257,6 +257,9 @@ func (f *mountFS) Rename(from, to string) experimentalsys.Errno {
 	if old.IsDir() && !a.m.covers(a.rel) {
 		return experimentalsys.EACCES
 	}
+	if e := f.keepsLinks(a, b, old); e != 0 {
+		return e
+	}
 	have, e := b.lstat()
 	switch {
 	case e == experimentalsys.ENOENT:
@@ -276,7 +279,7 @@ func (f *mountFS) Rename(from, to string) experimentalsys.Errno {
 			return e
 		}
 	}
-	return f.move(a, b)
+	return f.moveKeeping(a, b, old)
 }
 
 // Link implements sys.FS.

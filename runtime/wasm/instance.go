@@ -40,6 +40,7 @@ type instance struct {
 
 	busy     atomic.Bool
 	panicked *panicError
+	refused  *hostabi.Error // what the guest did and was ended for
 	kept     []byte
 	methods  map[string]string
 	streams  map[uint32]hostabi.Stream
@@ -129,6 +130,9 @@ func (in *instance) ended(err error) error {
 	}
 	if r := in.stop.why.Load(); r != nil {
 		return stopped(r)
+	}
+	if in.refused != nil {
+		return in.refused
 	}
 	err = outcome(err)
 	if err != nil && in.memory.refused {

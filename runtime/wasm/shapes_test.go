@@ -217,6 +217,28 @@ func TestRecursionTraps(t *testing.T) {
 	}
 }
 
+// TestPollIsBounded: the number of subscriptions is looked at before anything is done for each.
+func TestPollIsBounded(t *testing.T) {
+	t.Parallel()
+	poll := func(n int32) handmade {
+		call := joined(i32(0), i32(64), i32(n), i32(32), []byte{0x10, 0, 0x1a})
+		return handmade{pages: 2000, imports: []string{"poll_oneoff iiii"}, fns: one(call)}
+	}
+	for n, want := range map[int32]string{
+		1:                    "",
+		maxSubscriptions:     "",
+		maxSubscriptions + 1: "TOO_MANY: x: poll_oneoff with 1025 subscriptions, at most 1024",
+		1_000_000:            "TOO_MANY: x: poll_oneoff with 1000000 subscriptions, at most 1024",
+		89_478_486:           "TOO_MANY: x: poll_oneoff with 89478486 subscriptions, at most 1024", // times 48 is 32 in 32 bits
+		-1:                   "TOO_MANY: x: poll_oneoff with 4294967295 subscriptions, at most 1024",
+	} {
+		r := &runOf{box: fakeBox{limits: plugin.Limits{Memory: 256 << 20}}}
+		if got := resultOf(r.run(t.Context(), t, installedBytes(t, poll(n).bytes()))); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}
+
 // TestMeteredTables: a table has at most a million elements.
 func TestMeteredTables(t *testing.T) {
 	t.Parallel()
