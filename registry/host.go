@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 
+	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/delivery-station/ds/hostabi"
@@ -230,7 +232,35 @@ func (g *guard) RoundTrip(q *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if isWebPage(q, resp) {
+		drain(resp)
+		return nil, hostabi.Errorf(hostabi.ReasonBadAnswer, "%s answers with a web page and not as a registry", g.h.known)
+	}
+	if resp.StatusCode < 400 && !strings.Contains(q.URL.Path, "/blobs/") && q.Response == nil && resp.Body != nil {
+		resp.Body = &metadataBody{ReadCloser: resp.Body}
+	}
 	return g.h.c.scrubError(resp)
+}
+
+// isWebPage reports whether a login page or the like stands where a manifest or list of tags should: somebody
+// between may answer everything so, and nothing would look like an index without referrers.
+func isWebPage(q *http.Request, resp *http.Response) bool {
+	asked := strings.Contains(q.URL.Path, "/manifests/") || strings.HasSuffix(q.URL.Path, "/tags/list")
+	return asked && resp.StatusCode == http.StatusOK && strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html")
+}
+
+// metadataBody ends an answer that is no blob and too long, and says so: a decoder would take it for a cut.
+type metadataBody struct {
+	io.ReadCloser
+	n int64
+}
+
+func (b *metadataBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.n += int64(n); b.n > maxManifest {
+		return n, fmt.Errorf("an answer of more than %d bytes: %w", maxManifest, errdef.ErrSizeExceedsLimit)
+	}
+	return n, err
 }
 
 // rule is what a request may reach: hosts that the user named may be private, others are a server's word.

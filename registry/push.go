@@ -2,8 +2,10 @@ package registry
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 
@@ -190,14 +192,61 @@ func (t *transfer) one(ctx context.Context, d hostabi.Descriptor) (err error) {
 		it.done(hostabi.ByMount)
 		return nil
 	}
-	r := t.blob(ctx, d)
-	defer func() { _ = r.Close() }() // read only
-	it.at(0)
-	if err := t.dst.put(ctx, d, r, it.at); err != nil {
+	err = t.put(ctx, d, it)
+	if hostabi.ReasonOf(err) == hostabi.ReasonDigestMismatch && t.src != nil {
+		err = t.put(ctx, d, it) // a broken transfer is not a broken blob
+	}
+	if err != nil {
 		return fmt.Errorf("blob %s: %w", short(d.Digest), err)
 	}
 	it.done(hostabi.ByNetwork)
 	return nil
+}
+
+// put is one attempt to send d. What comes from a registry is checked here, so that its faults are not taken
+// for the target's.
+func (t *transfer) put(ctx context.Context, d hostabi.Descriptor, it *item) error {
+	r := t.blob(ctx, d)
+	defer func() { _ = r.Close() }() // read only
+	it.at(0)
+	remote, ok := r.(*blobReader)
+	if !ok {
+		return t.dst.put(ctx, d, r, it.at)
+	}
+	err := t.dst.put(ctx, d, &checkedReader{r: r, want: d, sum: sha256.New()}, it.at)
+	if hostabi.ReasonOf(err) == hostabi.ReasonDigestMismatch {
+		remote.distrust()
+	}
+	return err
+}
+
+// checkedReader fails at the end of content that has another digest.
+type checkedReader struct {
+	r    io.ReadSeeker
+	want hostabi.Descriptor
+	sum  hash.Hash
+	n    int64
+}
+
+func (c *checkedReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	_, _ = c.sum.Write(p[:n]) // never fails
+	c.n += int64(n)
+	if c.n == c.want.Size && hostabi.DigestFromSum(c.sum.Sum(nil)) != c.want.Digest {
+		return n, hostabi.Errorf(hostabi.ReasonDigestMismatch, "the content for %s has another digest", c.want.Digest)
+	}
+	return n, err
+}
+
+// Seek goes to the beginning only.
+func (c *checkedReader) Seek(offset int64, whence int) (int64, error) {
+	at, err := c.r.Seek(offset, whence)
+	if err == nil && at != 0 {
+		err = errSize
+	}
+	c.sum.Reset()
+	c.n = 0
+	return at, err
 }
 
 // Tag gives the content that ref points to one more tag in its repository.

@@ -65,7 +65,7 @@ func (c *Client) place(ref Reference) (*remoteRepo, error) {
 	r.repo = &remote.Repository{
 		Client: l.client, PlainHTTP: h.plain,
 		Reference:       orasregistry.Reference{Registry: h.name, Repository: ref.Repository},
-		TagListMaxPages: maxPages, ReferrerListMaxPages: maxPages, MaxMetadataBytes: maxManifest,
+		TagListMaxPages: maxPages, ReferrerListMaxPages: maxPages, MaxMetadataBytes: maxManifest + 1, // the guard ends bodies before
 		SkipReferrersGC: true, // deleting is often forbidden
 	}
 	switch h.opt.Referrers {
@@ -285,12 +285,25 @@ func (b *uploadBody) end() (begun bool, err error) {
 }
 
 func (r *remoteRepo) putManifest(ctx context.Context, d hostabi.Descriptor, body []byte) error {
-	return r.repo.Manifests().Push(ctx, toOCI(d), bytes.NewReader(body))
+	return r.repeat(ctx, func() error { return r.repo.Manifests().Push(ctx, toOCI(d), bytes.NewReader(body)) })
 }
 
 func (r *remoteRepo) tag(ctx context.Context, d hostabi.Descriptor, body []byte, tag string) error {
 	if tag == "" {
 		return r.putManifest(ctx, d, body)
 	}
-	return r.repo.Manifests().PushReference(ctx, toOCI(d), bytes.NewReader(body), tag)
+	return r.repeat(ctx, func() error { return r.repo.Manifests().PushReference(ctx, toOCI(d), bytes.NewReader(body), tag) })
+}
+
+// repeat does again what the transport cannot, because it does not know how to begin a body again.
+func (r *remoteRepo) repeat(ctx context.Context, f func() error) error {
+	for n := 0; ; n++ {
+		err := f()
+		if err == nil || n >= r.c.o.Retry.Attempts || !uploadTransient(ctx, err) {
+			return err
+		}
+		if err := r.c.sleep(ctx, backoff(n)); err != nil {
+			return err
+		}
+	}
 }

@@ -12,7 +12,8 @@ type Fault struct {
 	Path   string // part of the path
 	Skip   int    // requests to let through first
 	Times  int    // how often; 0 = always
-	// EachPath counts Skip and Times for every path of its own: "every blob is cut once".
+	// EachPath counts Skip and Times for every path of its own: "every blob is cut once". All uploads of one
+	// blob are one path.
 	EachPath bool
 
 	Status  int           // answer this instead
@@ -53,6 +54,9 @@ func (r *RegistryServer) fault(q *http.Request) (Fault, bool) {
 		key := ""
 		if a.EachPath {
 			key = q.URL.Path
+			if place, _, ok := strings.Cut(key, "/blobs/uploads/"); ok {
+				key = place + "/blobs/uploads/" + q.URL.Query().Get("digest")
+			}
 		}
 		if a.seen[key]++; a.seen[key] <= a.Skip || (a.Times > 0 && a.seen[key] > a.Skip+a.Times) {
 			continue
