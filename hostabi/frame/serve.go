@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"strconv"
 	"sync"
 	"syscall"
@@ -28,6 +29,13 @@ type streamer interface {
 	Streaming(method string) bool
 }
 
+// quickener is an ability of sessions: naming the unary methods that never wait, for a lock, a disk, the network, a
+// person or another plugin. The reader answers these itself if nothing else is to be read: that saves waking another
+// thread for each.
+type quickener interface {
+	Quick(method string) bool
+}
+
 // Serve answers the calls of one guest on conn with s until the guest closes its end, ctx ends or the guest
 // breaks the protocol. It closes conn, not s, and returns only when every goroutine it started is gone; so a
 // Read of conn must return when conn is closed (an *os.File made from a non-blocking descriptor does that).
@@ -39,11 +47,12 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, s hostabi.Session) erro
 	serveCtx, cancel := context.WithCancelCause(ctx)
 	sv := &server{
 		ctx: serveCtx, session: s,
-		w:     writer{w: conn, fds: newSender(conn)},
+		w:     writer{w: conn, fds: newSender(conn), timed: timedOf(conn)},
 		calls: make(chan struct{}, hostabi.MaxCalls),
 		live:  make(map[uint32]*serving),
 	}
 	sv.streamer, _ = s.(streamer)
+	sv.quickener, _ = s.(quickener)
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		conn.Close()
@@ -72,13 +81,15 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, s hostabi.Session) erro
 
 // server is one Serve in progress.
 type server struct {
-	ctx      context.Context
-	session  hostabi.Session
-	streamer streamer // nil if the session has no such ability
-	w        writer
-	calls    chan struct{} // a token for each unary call in flight
-	wg       sync.WaitGroup
-	last     uint32 // largest id seen; only the reader uses it
+	ctx       context.Context
+	session   hostabi.Session
+	streamer  streamer // nil if the session has no such ability
+	quickener quickener
+	w         writer
+	calls     chan struct{} // a token for each unary call in flight
+	wg        sync.WaitGroup
+	last      uint32 // largest id seen; only the reader uses it
+	more      bool   // the guest has sent more than this frame; only the reader uses it
 
 	mu      sync.Mutex
 	live    map[uint32]*serving
@@ -114,6 +125,7 @@ func (sv *server) read(r *bufio.Reader) error {
 		if err != nil && (hostabi.ReasonOf(err) != hostabi.ReasonTooLarge || f.ID == 0) {
 			return err
 		}
+		sv.more = r.Buffered() > 0
 		if err := sv.frame(&f, err); err != nil {
 			return err
 		}
@@ -168,15 +180,23 @@ func (sv *server) open(f *Frame, refused error) error {
 	if !end || sv.streamer != nil && sv.streamer.Streaming(f.Method) {
 		return sv.openStream(f, end)
 	}
+	if !sv.more && sv.quickener != nil && sv.w.timed != nil && sv.quickener.Quick(f.Method) {
+		return sv.quick(f)
+	}
+	c := sv.register(f, nil)
+	return sv.begin(func() { sv.unary(c, f.Method, f.Body) })
+}
+
+// begin runs work of a unary call beside the reader; calls at the limit wait.
+func (sv *server) begin(work func()) error {
 	select {
-	case sv.calls <- struct{}{}: // calls at the limit wait
+	case sv.calls <- struct{}{}:
 	case <-sv.ctx.Done():
 		return context.Cause(sv.ctx)
 	}
-	c := sv.register(f, nil)
 	sv.wg.Go(func() {
 		defer func() { <-sv.calls }()
-		sv.unary(c, f.Method, f.Body)
+		work()
 	})
 	return nil
 }
@@ -239,28 +259,54 @@ func (sv *server) forget(c *serving) {
 func (sv *server) unary(c *serving, method string, req []byte) {
 	buf := getBuffer()
 	defer putBuffer(buf)
+	var file *os.File
+	if *buf, file = sv.answer(c, method, req, (*buf)[:0]); file != nil {
+		_ = sv.w.writeFD(*buf, file)
+		return
+	}
+	_ = sv.w.write(*buf)
+}
+
+// quick is unary for the reader, which does not wait for the guest to take the reply: the guest may wait for the
+// reader.
+func (sv *server) quick(f *Frame) error {
+	buf := getBuffer()
+	*buf, _ = sv.answer(sv.register(f, nil), f.Method, f.Body, (*buf)[:0])
+	rest := sv.w.writeSoon(*buf)
+	if rest == nil {
+		putBuffer(buf)
+		return nil
+	}
+	work := func() {
+		defer putBuffer(buf)
+		rest()
+	}
+	err := sv.begin(work)
+	if err != nil {
+		sv.wg.Go(work) // it holds the writer
+	}
+	return err
+}
+
+// answer is the last frame of one call, appended to dst, and the descriptor that goes with it.
+func (sv *server) answer(c *serving, method string, req, dst []byte) ([]byte, *os.File) {
 	var room [HeaderSize]byte
-	head := append((*buf)[:0], room[:]...)
+	head := append(dst, room[:]...)
 	reply, err := sv.session.Invoke(c.ctx, hostabi.Call{Method: method, Enc: c.enc, Req: req, Dst: head})
 	if err == nil && len(reply)-HeaderSize > hostabi.MaxMessage {
 		err = tooLarge(int64(len(reply) - HeaderSize))
 	}
 	sv.forget(c)
 	if err != nil {
-		*buf = appendEnd(head[:0], c.id, c.enc, err)
-		_ = sv.w.write(*buf)
-		return
+		return appendEnd(head[:0], c.id, c.enc, err), nil
 	}
-	*buf = reply
 	f := Frame{Enc: c.enc, ID: c.id, Flags: FlagEnd}
-	if file := sv.descriptor(c, method, req, buf); file != nil {
+	file := sv.descriptor(c, method, req, &reply)
+	if file != nil {
 		f.Flags |= FlagFD
-		seal(*buf, &f)
-		_ = sv.w.writeFD(*buf, file)
-		return
 	}
-	seal(*buf, &f)
-	_ = sv.w.write(*buf)
+	seal(reply, &f)
+	return reply, file
 }
 
 // acked takes credit back.

@@ -3,6 +3,7 @@
 package frame
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -35,9 +36,12 @@ func newFake() *fakeSession { return &fakeSession{blocked: make(chan struct{}, 1
 
 func (s *fakeSession) Streaming(method string) bool { return strings.HasPrefix(method, "/stream/") }
 
+// Quick: the reader answers /quick itself.
+func (s *fakeSession) Quick(method string) bool { return method == "/quick" }
+
 func (s *fakeSession) Invoke(ctx context.Context, c hostabi.Call) ([]byte, error) {
 	switch c.Method {
-	case "/echo":
+	case "/echo", "/quick":
 		return append(c.Dst, c.Req...), nil
 	case "/fail":
 		return c.Dst, hostabi.Errorf(hostabi.ReasonCapabilityDenied, "no").WithMeta("capability", "x.y").WithFix("ds grant")
@@ -905,5 +909,32 @@ func BenchmarkInvoke(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestQuickUnread: a guest that sends all its calls before it reads an answer makes the reader, which answers them,
+// neither wait nor lose anything.
+func TestQuickUnread(t *testing.T) {
+	guest := serve(t, newFake(), clean)
+	if err := guest.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	const calls, size = hostabi.MaxCalls, 256 << 10 // more than any socket holds
+	for id := range uint32(calls) {
+		body := bytes.Repeat([]byte{byte(id)}, size)
+		if _, err := guest.Write(Append(nil, &Frame{ID: id + 1, Flags: FlagEnd, Method: "/quick", Body: body})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := make(map[uint32]bool)
+	for r := bufio.NewReader(guest); len(seen) < calls; {
+		f, err := Decode(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[f.ID] || f.Code != 0 || !bytes.Equal(f.Body, bytes.Repeat([]byte{byte(f.ID - 1)}, size)) {
+			t.Fatalf("id %d: code %d, %d bytes, seen %v", f.ID, f.Code, len(f.Body), seen[f.ID])
+		}
+		seen[f.ID] = true
 	}
 }

@@ -12,6 +12,13 @@ import (
 // resources and decides nothing itself. A method without a rule is refused.
 type rule func(c *call, req any) error
 
+// quick are the methods whose handlers neither wait nor touch a disk.
+var quick = map[string]bool{
+	hostv1.Meta_Describe_FullMethodName: true,
+	hostv1.Config_Get_FullMethodName:    true,
+	hostv1.Config_List_FullMethodName:   true,
+}
+
 // rules names the capability and the canonical resource of every method (capabilities.md section 2).
 var rules = map[string]rule{
 	hostv1.Meta_Describe_FullMethodName: free,

@@ -86,6 +86,9 @@ func (s *Session) Streaming(method string) bool {
 	return m != nil && m.stream != nil
 }
 
+// Quick reports whether method never waits, so that a carrier may call it where it reads.
+func (s *Session) Quick(method string) bool { return quick[method] }
+
 // NextID is the next number of the space that blob handles come from; a carrier that numbers its streams
 // from it never has a stream and a handle with the same number.
 func (s *Session) NextID() (uint32, error) { return s.blobs.nextID() }
