@@ -481,3 +481,29 @@ func listKeys(ctx context.Context, s hostabi.Session) (n int, err error) {
 		n++
 	}
 }
+
+// TestHandlesOfAnotherSession: numbers that one run knows mean nothing in another, whatever carrier brings them.
+func TestHandlesOfAnotherSession(t *testing.T) {
+	f := newFixture(t)
+	mine, foreign := f.open(nil, nil), f.open(nil, nil)
+	var sink hostv1.OpenedBlob
+	if err := call(t.Context(), foreign, hostv1.Cache_Create_FullMethodName, &hostv1.CreateBlobRequest{}, &sink); err != nil {
+		t.Fatal(err)
+	}
+	for h := range sink.GetHandle() + 8 {
+		wantReason(t, "close", call(t.Context(), mine, hostv1.Cache_Close_FullMethodName, &hostv1.HandleRef{Handle: h}, nil), hostabi.ReasonBadHandle)
+		wantReason(t, "commit", call(t.Context(), mine, hostv1.Cache_Commit_FullMethodName, &hostv1.CommitRequest{Handle: h}, nil), hostabi.ReasonBadHandle)
+		_, err := mine.Handle(h)
+		wantReason(t, "use", err, hostabi.ReasonBadHandle)
+	}
+	w, err := foreign.Handle(sink.GetHandle())
+	if err == nil {
+		_, err = w.Write([]byte("still there"))
+	}
+	if err == nil {
+		err = call(t.Context(), foreign, hostv1.Cache_Commit_FullMethodName, &hostv1.CommitRequest{Handle: sink.GetHandle()}, nil)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -128,6 +128,8 @@ func guest(name string, args []string) int {
 		}
 	case "call":
 		return callHost(args)
+	case "bad":
+		return badGuest(args[0])
 	case "preface":
 		f := os.NewFile(envFD("DS_HOST_FD"), "host")
 		_, _ = f.WriteString("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
