@@ -21,7 +21,7 @@ import (
 func (a *app) pluginCommand() *cobra.Command {
 	return group("plugin", "Install, list and manage plugins", append(a.toggles(),
 		a.pluginInstall(), a.pluginList(), a.pluginInfo(), a.pluginUpgrade(), a.pluginRollback(), a.pluginRemove(), a.pluginKeygen(),
-		a.pluginPush(), a.pluginSign(), a.pluginGrant(), a.pluginRevoke(), a.pluginExec())...)
+		a.pluginPush(), a.pluginSign(), a.pluginVerify(), a.pluginGrant(), a.pluginRevoke(), a.pluginExec())...)
 }
 
 // listed is one row of ds plugin list.

@@ -15,7 +15,7 @@ import (
 )
 
 // builtins are the first words that ds answers itself.
-var builtins = []string{"plugin", "registry", "config", "version", "explain", "completion", "help"}
+var builtins = []string{"plugin", "registry", "trust", "config", "version", "explain", "completion", "help"}
 
 const usage = `{{with .Long}}{{.}}
 
@@ -60,7 +60,7 @@ func (a *app) root(ctx context.Context, withPlugins bool) *cobra.Command {
 		g := globals{set: cmd.Flags()}
 		return g.flagError(err)
 	})
-	root.AddCommand(a.pluginCommand(), a.registryCommand(), a.configCommand(), a.versionCommand(), a.explainCommand(), a.completionCommand())
+	root.AddCommand(a.pluginCommand(), a.registryCommand(), a.trustCommand(), a.configCommand(), a.versionCommand(), a.explainCommand(), a.completionCommand())
 	completeFlags(root)
 	if withPlugins && !a.g.noPlugins {
 		a.addPlugins(ctx, root)

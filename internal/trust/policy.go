@@ -62,12 +62,17 @@ func LoadPolicy(dir string) (*Policy, error) {
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonConfigSyntax, "%s: %w", name, err)
 	}
-	return ParsePolicy(name, b, func(file string) ([]byte, error) {
+	return ParsePolicy(name, b, keyFiles(dir))
+}
+
+// keyFiles reads key files that trust.yaml in dir names.
+func keyFiles(dir string) func(file string) ([]byte, error) {
+	return func(file string) ([]byte, error) {
 		if !filepath.IsAbs(file) {
 			file = filepath.Join(dir, filepath.FromSlash(file))
 		}
 		return atomicfile.ReadFile(atomicfile.OS(), file, maxKeyFile)
-	})
+	}
 }
 
 // ParsePolicy reads the text of trust.yaml; read gives the content of a key file that it names.

@@ -30,11 +30,14 @@ var platform = runtime.GOOS + "/" + runtime.GOARCH
 
 // world is a registry, a store and a cache; everything in it is real but consent.
 type world struct {
-	t       *testing.T
-	reg     *dstest.RegistryServer
-	client  *registry.Client
-	store   *store.Store
-	cache   *cache.Store
+	t      *testing.T
+	reg    *dstest.RegistryServer
+	client *registry.Client
+	store  *store.Store
+	cache  *cache.Store
+
+	verifier install.Verifier
+
 	asked   []plugin.Name
 	refuse  error
 	granted int
@@ -94,7 +97,7 @@ func (w *world) Check(_ context.Context, p *plugin.Installed) error {
 func (w *world) install(req install.Request) (install.Result, error) {
 	w.t.Helper()
 	i := install.New(install.Options{
-		Store: w.store, Sources: w, Consent: w, Checkers: map[plugin.Kind]install.Checker{plugin.Native: w, plugin.WASM: w},
+		Store: w.store, Sources: w, Verifier: w.verifier, Consent: w, Checkers: map[plugin.Kind]install.Checker{plugin.Native: w, plugin.WASM: w},
 		Methods: func() []string { return []string{"ds.host.v1.Config/Get"} }, Cache: func(source string) (install.Cache, error) { return w.cache.View("", source), nil },
 	})
 	return i.Install(w.t.Context(), req)
