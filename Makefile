@@ -78,6 +78,8 @@ fmt: ## gofumpt and import grouping
 .PHONY: generate
 generate: ## protobuf code, guest messages, C header, SDKs of other languages
 	cd $(TOOLS) && $(GO) run ./protogen ../../hostabi/hostv1 host.proto plugin.proto
+	cd $(TOOLS) && $(GO) run ./protogen ../../runtime/native/legacyv1 legacy.proto
+	cd $(TOOLS) && for g in field3 field4 metadata; do $(GO) run ./protogen ../../testdata/legacy/$$g/wire $$g.proto || exit 1; done
 	cd $(TOOLS) && $(GO) run ./guestgen ../..
 
 .PHONY: guests

@@ -87,6 +87,17 @@ type Request struct {
 	Optional bool               `json:"optional,omitempty"`
 	Quota    int64              `json:"quota,omitempty"` // bytes
 	Sockets  bool               `json:"sockets,omitempty"`
+	// Propose, of protocol 1 only, is what consent suggests where Scope is no wish but a bound, and everything;
+	// not nil and empty = nothing, the user names it.
+	Propose []string `json:"-"`
+}
+
+// Proposed is what consent is about: Propose if there is one, else Scope.
+func (r Request) Proposed() []string {
+	if r.Propose != nil {
+		return r.Propose
+	}
+	return r.Scope
 }
 
 // Limits are a request; user and policy may lower them. Zero = the default.

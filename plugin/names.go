@@ -25,6 +25,15 @@ func CheckName(n Name) error {
 	return nil
 }
 
+// Legacy reports whether p is a protocol 1 plugin: by its manifest, or by the cookie in a program without one.
+func (p *Installed) Legacy() bool {
+	if p.Manifest.APIVersion != "" {
+		return false
+	}
+	native := p.Find(Native)
+	return p.Manifest.Legacy() || native != nil && native.Mode == Protocol1
+}
+
 // Legacy reports whether m is the manifest of a protocol 1 plugin.
 func (m *Manifest) Legacy() bool {
 	return m != nil && m.Run.Native != nil && m.Run.Native.Mode == Protocol1

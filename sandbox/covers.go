@@ -51,9 +51,9 @@ func (a Scope) Covers(b Scope) bool {
 
 // Covers is Scope.Covers for scopes as text, of the plugin name; a scope that does not parse covers nothing.
 func Covers(c hostabi.Capability, name plugin.Name, a, b string) bool {
-	x, errA := ParseScope(c, name, a)
-	y, errB := ParseScope(c, name, b)
-	return errA == nil && errB == nil && x.Covers(y)
+	x, errA := parseAll(c, name, []string{a}, true)
+	y, errB := parseAll(c, name, []string{b}, true)
+	return errA == nil && errB == nil && x[0].Covers(y[0])
 }
 
 // coveredBy reports whether one of list covers s.

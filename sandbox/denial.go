@@ -150,11 +150,7 @@ func (b *Box) suggest(c hostabi.Capability, s Scope) string {
 		if x.at == fromSetting {
 			return x.from
 		}
-		asked := Scope{cap: c, text: x.from}
-		if asked.parse(b.name, x.from) != nil {
-			return x.from
-		}
-		if n, err := ParseScope(c, b.name, narrow); err == nil && asked.Covers(n) {
+		if Covers(c, b.name, x.from, narrow) {
 			return narrow
 		}
 		return x.from

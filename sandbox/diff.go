@@ -31,7 +31,12 @@ type Change struct {
 
 // Compare compares the requests of m with g; the zero Grant is no grant.
 func Compare(m *plugin.Manifest, g Grant) Diff {
-	return compare(&plugin.Installed{Name: m.Name, Version: m.Version, Manifest: m}, g)
+	return CompareTo(&plugin.Installed{Name: m.Name, Version: m.Version, Manifest: m}, g)
+}
+
+// CompareTo is Compare for an installed plugin, whose requests may be implicit.
+func CompareTo(p *plugin.Installed, g Grant) Diff {
+	return compare(p, g)
 }
 
 func compare(p *plugin.Installed, g Grant) Diff {
@@ -43,7 +48,7 @@ func compare(p *plugin.Installed, g Grant) Diff {
 		denied := loose(r.Cap, p.Name, g.Denied[r.Cap])
 		change := Change{Cap: r.Cap, Reason: r.Reason, Optional: r.Optional, Quota: r.Quota, WasQuota: g.Granted[r.Cap].Quota, Sockets: r.Sockets}
 		added, covered := change, change
-		for _, text := range r.Scope {
+		for _, text := range r.Proposed() {
 			s, err := parseLoose(r.Cap, p.Name, text)
 			switch {
 			case err == nil && s.coveredBy(denied):

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -157,5 +158,36 @@ func TestHiddenRequestIsNotCovered(t *testing.T) {
 	m := &plugin.Manifest{APIVersion: plugin.APIVersion, Name: "s3", Capabilities: []plugin.Request{req("net.http", "https://*")}}
 	if d := Compare(m, Grant{Granted: map[hostabi.Capability]Scopes{"net.http": {Scope: []string{"https://*"}}}}); !d.Wider() {
 		t.Error("an unreadable request is covered by the same text")
+	}
+}
+
+// TestLegacyProposals: what protocol 1 may be given is everything, what consent gives without a word is not.
+func TestLegacyProposals(t *testing.T) {
+	p := &plugin.Installed{
+		Name: "old", Repository: "ghcr.io/acme/old", Manifest: &plugin.Manifest{Name: "old", Run: plugin.Run{Native: &plugin.RunNative{Mode: plugin.Protocol1}}},
+	}
+	g, err := Consent{Grant: []string{"manifest"}}.ApplyTo(p, Grant{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c, want := range map[hostabi.Capability][]string{
+		hostabi.SecretRead: {"own", "registry:ghcr.io"}, hostabi.EnvRead: {"AWS_*", "*_PROXY", "DOCKER_CONFIG", "SSL_CERT_*"}, hostabi.PluginsCall: nil,
+	} {
+		if got := g.Granted[c].Scope; !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", c, got, want)
+		}
+	}
+	if d := CompareTo(p, g); d.Wider() || len(d.Removed) > 0 {
+		t.Errorf("still open: %+v", d)
+	}
+	if g, err = (Consent{Grant: []string{"secret.read=registry:*", "env.read=HOME_DIR", "plugins.call=s3/upload"}}).ApplyTo(p, g); err != nil {
+		t.Fatal(err)
+	}
+	if d := CompareTo(p, g); len(d.Removed) > 0 {
+		t.Errorf("what was named counts as not asked for: %+v", d.Removed)
+	}
+	p.Repository = "file:/home/u/ds-old"
+	if g, err = (Consent{Grant: []string{"manifest"}}).ApplyTo(p, Grant{}); err != nil || !slices.Equal(g.Granted[hostabi.SecretRead].Scope, []string{"own"}) {
+		t.Errorf("a file of this machine gets %+v, %v", g.Granted, err)
 	}
 }

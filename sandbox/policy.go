@@ -221,7 +221,7 @@ func (p *Policy) Allow(in *plugin.Installed) (err error) {
 	if err := p.AllowSigner(in.Signer); err != nil {
 		return err
 	}
-	if legacy(in) && p.Legacy == "deny" {
+	if in.Legacy() && p.Legacy == "deny" {
 		return policyError(p.file(), "protocol 1 plugins are refused by %s", p.file())
 	}
 	if in.Program != nil {

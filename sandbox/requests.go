@@ -7,30 +7,30 @@ import (
 	"github.com/delivery-station/ds/plugin"
 )
 
-// legacy reports whether p is a protocol 1 plugin, whose requests are implicit.
-func legacy(p *plugin.Installed) bool {
-	if p.Manifest.APIVersion != "" {
-		return false
-	}
-	native := p.Find(plugin.Native)
-	return p.Manifest.Legacy() || native != nil && native.Mode == plugin.Protocol1
-}
-
 // Requests is what p asks for: the entries of its manifest, or for a protocol 1 plugin those that
 // capabilities.md section 8 gives it.
 func Requests(p *plugin.Installed) []plugin.Request { return requests(p) }
 
 func requests(p *plugin.Installed) []plugin.Request {
-	if !legacy(p) {
+	if !p.Legacy() {
 		return p.Manifest.Capabilities
 	}
 	return []plugin.Request{
 		{Cap: hostabi.ConfigRead, Scope: []string{"own", "registry.**", "proxy.**", "logging.**", "cache.max_size", "cache.ttl"}, Reason: "protocol 1"},
 		{Cap: hostabi.SecretRead, Scope: []string{"own"}, Reason: "protocol 1"},
-		{Cap: hostabi.SecretRead, Scope: []string{"registry:*"}, Reason: "protocol 1: registry credentials", Optional: true},
-		{Cap: hostabi.EnvRead, Scope: []string{"*"}, Reason: "protocol 1", Optional: true},
-		{Cap: hostabi.PluginsCall, Scope: []string{"*/*"}, Reason: "protocol 1", Optional: true},
+		{Cap: hostabi.SecretRead, Scope: []string{"registry:*"}, Reason: "protocol 1: registry credentials", Optional: true, Propose: ownRegistry(p)},
+		{Cap: hostabi.EnvRead, Scope: []string{"*"}, Reason: "protocol 1", Optional: true, Propose: []string{"AWS_*", "*_PROXY", "DOCKER_CONFIG", "SSL_CERT_*"}},
+		{Cap: hostabi.PluginsCall, Scope: []string{"*/*"}, Reason: "protocol 1", Optional: true, Propose: []string{}},
 	}
+}
+
+// ownRegistry is the credential scope of the registry that p came from; a file of this machine came from none.
+func ownRegistry(p *plugin.Installed) []string {
+	host, _, ok := strings.Cut(p.Repository, "/")
+	if !ok || !registryHost(host) {
+		return []string{}
+	}
+	return []string{"registry:" + host}
 }
 
 // requestScopes parses one entry of the manifest of p.
@@ -38,7 +38,7 @@ func requestScopes(p *plugin.Installed, r plugin.Request) ([]Scope, error) {
 	out := make([]Scope, 0, len(r.Scope))
 	for _, text := range r.Scope {
 		s, err := ParseScope(r.Cap, p.Name, text)
-		if legacy(p) {
+		if p.Legacy() {
 			s, err = parseLoose(r.Cap, p.Name, text)
 		} else if err == nil && s.form == registryOf {
 			err = hostabi.Errorf(hostabi.ReasonUsage, "%s: scope %q: registry credentials go to protocol 1 plugins only", r.Cap, clip(text))

@@ -138,7 +138,7 @@ func (b *Box) grant(bind *binder, c hostabi.Capability, x *right) (err error) {
 	if b.o.Policy.Decides() {
 		granted = Scopes{Scope: b.o.Policy.Max[c], Sockets: true}
 	}
-	scopes, err := parseAll(c, b.name, granted.Scope, b.o.Policy.Decides() || legacy(b.o.Plugin))
+	scopes, err := parseAll(c, b.name, granted.Scope, b.o.Policy.Decides() || b.o.Plugin.Legacy())
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func (s *Store) Box(ctx context.Context, p *plugin.Installed, inv *plugin.Invoca
 		if g, _, err = s.Lookup(p); err != nil {
 			return nil, err
 		}
-		if missing := compare(p, g).Required(); len(missing) > 0 {
+		if missing := CompareTo(p, g).Required(); len(missing) > 0 {
 			return nil, grantMissing(p, g, missing)
 		}
 	}
@@ -104,7 +104,7 @@ func names(changes []Change) string {
 }
 
 func grantMissing(p *plugin.Installed, g Grant, missing []Change) error {
-	d := compare(p, g)
+	d := CompareTo(p, g)
 	name := string(p.Name)
 	if p.Version != "" {
 		name += " " + p.Version

@@ -81,14 +81,14 @@ func (c Consent) ApplyTo(p *plugin.Installed, g Grant) (Grant, error) {
 		switch w.Special {
 		case "manifest":
 			for _, r := range reqs {
-				out.add(p.Name, r, slices.DeleteFunc(slices.Clone(r.Scope), func(s string) bool { return Sensitive(r.Cap, s) }))
+				out.add(p.Name, r, slices.DeleteFunc(slices.Clone(r.Proposed()), func(s string) bool { return Sensitive(r.Cap, s) }))
 			}
 		case "lock":
 			if c.Lock != plugin.RequestDigest(reqs) {
 				return g, hostabi.Errorf(hostabi.ReasonLockDrift, "%s: the lock file does not pin what this version asks for; nothing granted", p.Name)
 			}
 			for _, r := range reqs {
-				out.add(p.Name, r, r.Scope)
+				out.add(p.Name, r, r.Proposed())
 			}
 		default:
 			if err := out.addWord(p, reqs, w); err != nil {

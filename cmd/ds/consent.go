@@ -55,7 +55,7 @@ func (c consent) Ask(ctx context.Context, p, active *plugin.Installed) (func(con
 	if err != nil {
 		return nil, err
 	}
-	d := sandbox.Compare(p.Manifest, g)
+	d := sandbox.CompareTo(p, g)
 	needed := d.Required()
 	if policy.Decides() { // the administrator's file grants, but who signs is still a question
 		d, needed = sandbox.Diff{}, nil
@@ -68,15 +68,15 @@ func (c consent) Ask(ctx context.Context, p, active *plugin.Installed) (func(con
 		if g, err = c.prompt(ctx, p, active, d, g); err != nil {
 			return nil, err
 		}
-		d = sandbox.Compare(p.Manifest, g)
+		d = sandbox.CompareTo(p, g)
 	}
 	if missing := d.Required(); len(missing) > 0 && !policy.Decides() {
 		if active != nil {
-			return nil, waits(p, active, sandbox.Compare(p.Manifest, old))
+			return nil, waits(p, active, sandbox.CompareTo(p, old))
 		}
 		return nil, c.refused(p, len(missing), needed)
 	}
-	if len(p.Manifest.Capabilities) == 0 || policy.Decides() {
+	if len(sandbox.Requests(p)) == 0 || policy.Decides() {
 		return nil, nil
 	}
 	g.RequestDigest = p.RequestDigest
@@ -239,8 +239,8 @@ func (a *app) asks(p, active *plugin.Installed, d sandbox.Diff) string {
 		}
 		fmt.Fprintf(&b, "    %-16s %-34s %q%s\n", ch.Cap, a.inWords(ch), term.Clean(ch.Reason, 120), optional)
 	}
-	if not := withheld(p.Manifest); not != "" {
-		fmt.Fprintf(&b, "  It will NOT get: %s.\n", not)
+	if !p.Legacy() { // of the others nothing else can be limited
+		fmt.Fprintf(&b, "  It will NOT get: %s.\n", withheld(p.Manifest))
 	}
 	if s := a.enforcement(p, asksSockets(p)); s != "" {
 		fmt.Fprintf(&b, "  %s\n", s)

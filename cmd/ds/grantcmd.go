@@ -122,7 +122,7 @@ func (a *app) grant(ctx context.Context, arg string, words []string, dryRun bool
 	if err != nil {
 		return err
 	}
-	if d := sandbox.Compare(p.Manifest, g); len(words) == 0 && d.Wider() {
+	if d := sandbox.CompareTo(p, g); len(words) == 0 && d.Wider() {
 		if !a.term.Facts().Prompts {
 			return hostabi.Errorf(hostabi.ReasonGrantMissing, "%s %s: say what to grant, there is no terminal to ask on", p.Name, p.Version).
 				WithFix("%s", d.Command(append(d.Added, d.Widened...)))
@@ -131,9 +131,9 @@ func (a *app) grant(ctx context.Context, arg string, words []string, dryRun bool
 			return err
 		}
 	}
-	missing := sandbox.Compare(p.Manifest, g)
+	missing := sandbox.CompareTo(p, g)
 	if dryRun {
-		return a.wouldGrant(p, active, sandbox.Compare(p.Manifest, old), missing)
+		return a.wouldGrant(p, active, sandbox.CompareTo(p, old), missing)
 	}
 	if err := grants.Grant(ctx, g); err != nil {
 		return err
@@ -169,7 +169,7 @@ func (a *app) wouldGrant(p, active *plugin.Installed, before, after sandbox.Diff
 // wouldInstall says what an installation would do and what it would ask for.
 func (a *app) wouldInstall(r install.Result) error {
 	p := r.Plugin
-	fmt.Fprintf(a.std.out, "Would install %s %s from %s@%s; it asks for %d capabilities\n", p.Name, p.Version, p.Repository, p.Index, len(p.Manifest.Capabilities))
+	fmt.Fprintf(a.std.out, "Would install %s %s from %s@%s; it asks for %d capabilities\n", p.Name, p.Version, p.Repository, p.Index, len(sandbox.Requests(p)))
 	d, err := a.asked(p)
 	if err != nil {
 		return err
@@ -185,7 +185,7 @@ func (a *app) asked(p *plugin.Installed) (sandbox.Diff, error) {
 		return sandbox.Diff{}, err
 	}
 	g, _, err := grants.Lookup(p)
-	return sandbox.Compare(p.Manifest, g), err
+	return sandbox.CompareTo(p, g), err
 }
 
 // purge forgets everything about a removed plugin: what it was granted, what it kept, whose its name was.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -275,7 +276,7 @@ func (a *app) capabilities(p *plugin.Installed) error {
 	sockets := hasSockets(p, g)
 	var rows []capability
 	for _, r := range sandbox.Requests(p) {
-		for _, s := range r.Scope {
+		for _, s := range shownScopes(p, g, r) {
 			rows = append(rows, capability{
 				Cap: string(r.Cap), Scope: []string{s}, State: stateOf(p, g, r.Cap, s), Enforced: a.enforcedBy(p, r.Cap, sockets), Reason: r.Reason, Optional: r.Optional,
 			})
@@ -294,6 +295,25 @@ func (a *app) capabilities(p *plugin.Installed) error {
 		fmt.Fprintln(a.std.out, line)
 	}
 	return nil
+}
+
+// shownScopes are the scopes of a request as consent knows them, and what was granted within one that is only a
+// bound.
+func shownScopes(p *plugin.Installed, g sandbox.Grant, r plugin.Request) []string {
+	out := slices.Clone(r.Proposed())
+	if r.Propose == nil {
+		return out
+	}
+	for _, s := range g.Granted[r.Cap].Scope {
+		asked := func(bound string) bool { return sandbox.Covers(r.Cap, p.Name, bound, s) }
+		if !slices.Contains(out, s) && slices.ContainsFunc(r.Scope, asked) {
+			out = append(out, s)
+		}
+	}
+	if len(out) == 0 {
+		return r.Scope
+	}
+	return out
 }
 
 func stateOf(p *plugin.Installed, g sandbox.Grant, c hostabi.Capability, scope string) string {
@@ -372,7 +392,7 @@ func (a *app) formatOr(other string) string {
 func (a *app) infoOf(p *plugin.Installed) info {
 	i := info{
 		Name: string(p.Name), Version: p.Version, Description: p.Manifest.Description, Kinds: kindsOf(p), Source: p.Repository, Index: p.Index,
-		Level: p.Level, Signer: p.Signer, License: p.Manifest.License, ABI: p.Manifest.ABI, Caps: len(p.Manifest.Capabilities), Enforcement: a.enforcement(p, a.grantedSockets(p)),
+		Level: p.Level, Signer: p.Signer, License: p.Manifest.License, ABI: p.Manifest.ABI, Caps: len(sandbox.Requests(p)), Enforcement: a.enforcement(p, a.grantedSockets(p)),
 	}
 	for _, c := range p.Manifest.Commands {
 		if !c.Hidden {

@@ -15,6 +15,7 @@ import (
 	"github.com/delivery-station/ds/internal/term"
 	"github.com/delivery-station/ds/plugin"
 	"github.com/delivery-station/ds/plugin/store"
+	"github.com/delivery-station/ds/sandbox"
 )
 
 // pluginCommand is ds plugin: the installed set. Nothing below it starts a plugin but exec.
@@ -67,7 +68,7 @@ func (a *app) pluginList() *cobra.Command {
 					l.Upgrade = "pinned"
 				}
 				if p.Manifest != nil {
-					l.Caps, l.Summary = len(p.Manifest.Capabilities), p.Manifest.Description
+					l.Caps, l.Summary = len(sandbox.Requests(p)), p.Manifest.Description
 				}
 				if err != nil {
 					e := hostabi.AsError(err)

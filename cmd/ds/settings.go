@@ -23,6 +23,9 @@ type settings struct {
 
 // Get implements host.Config.
 func (s *settings) Get(ctx context.Context, caller hostabi.PluginName, key string) (hostabi.ConfigValue, error) {
+	if s.forLegacy(ctx, caller, key) {
+		return s.legacy(ctx, key)
+	}
 	if v, ok := s.served.Load(key); ok {
 		return v.(hostabi.ConfigValue), nil
 	}
@@ -48,6 +51,9 @@ func (s *settings) List(ctx context.Context, caller hostabi.PluginName, prefix s
 		if s.mark(ctx, &all[i]); all[i].Secret {
 			all[i].JSON = ""
 		}
+	}
+	if err == nil && prefix == "" && s.forLegacy(ctx, caller, proxyPrefix) {
+		all = append(all, s.proxies()...)
 	}
 	return all, err
 }

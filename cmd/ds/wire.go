@@ -36,22 +36,23 @@ import (
 
 // What one package asks of another that does not import it.
 var (
-	_ manager.Host       = (*host.Registrar)(nil)
-	_ manager.Plugins    = (*store.Store)(nil)
-	_ manager.Grants     = (*sandbox.Store)(nil)
-	_ manager.Backend    = (*native.Backend)(nil)
-	_ manager.Backend    = (*wasm.Backend)(nil)
-	_ manager.Events     = (*events.Bus)(nil)
-	_ host.Plugins       = (*manager.Manager)(nil)
-	_ host.State         = (*state.Store)(nil)
-	_ host.Events        = (*events.Bus)(nil)
-	_ host.Puller        = (*registry.Client)(nil)
-	_ host.FreshResolver = (*registry.Client)(nil)
-	_ host.Pusher        = (*registry.Client)(nil)
-	_ host.Cache         = (*cache.View)(nil)
-	_ host.CacheAdmin    = (*cache.View)(nil)
-	_ install.Checker    = (*wasm.Backend)(nil)
-	_ install.Checker    = (*native.Backend)(nil)
+	_ manager.Host           = (*host.Registrar)(nil)
+	_ manager.Plugins        = (*store.Store)(nil)
+	_ manager.Grants         = (*sandbox.Store)(nil)
+	_ manager.Backend        = (*native.Backend)(nil)
+	_ manager.Backend        = (*wasm.Backend)(nil)
+	_ manager.Events         = (*events.Bus)(nil)
+	_ host.Plugins           = (*manager.Manager)(nil)
+	_ host.State             = (*state.Store)(nil)
+	_ host.Events            = (*events.Bus)(nil)
+	_ host.Puller            = (*registry.Client)(nil)
+	_ host.FreshResolver     = (*registry.Client)(nil)
+	_ host.Pusher            = (*registry.Client)(nil)
+	_ host.Cache             = (*cache.View)(nil)
+	_ host.CacheAdmin        = (*cache.View)(nil)
+	_ install.Checker        = (*wasm.Backend)(nil)
+	_ install.Checker        = (*native.Backend)(nil)
+	_ native.LegacyManifests = (*store.Store)(nil)
 )
 
 // parts makes each costly part when it is first asked for: ds version opens nothing, and a plugin that never
@@ -337,7 +338,14 @@ func (p *parts) newNative() *native.Backend {
 			return c.RunDir()
 		},
 		Confine: p.a.cfg.String("sandbox.native"), Wrap: strings.Fields(p.a.env("DS_PLUGIN_WRAP")), Log: p.a.log,
+		Legacy: p.store(), LegacyCache: p.legacyCache,
 	})
+}
+
+// legacyCache is where a plugin of the original DS keeps what it pulls: below the cache, but none of its blobs.
+func (p *parts) legacyCache(name plugin.Name) (string, error) {
+	dir := filepath.Join(p.a.cfg.String("cache.dir"), "legacy", string(name))
+	return dir, os.MkdirAll(dir, 0o700)
 }
 
 // newRegistrar registers every service once; a new method touches the schema, its service and the SDK.

@@ -98,6 +98,18 @@ func buildGoPlugin(src, dir string) error {
 	})
 }
 
+// LegacyGenerations are the stub plugins of the original DS, one for each generation of its wire.
+func LegacyGenerations() []string { return []string{"field3", "field4", "metadata"} }
+
+// BuildLegacy builds the stub plugin of one generation as the file out.
+func BuildLegacy(generation, out string) error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	return GoBuild(filepath.Join(root, "testdata", "legacy", generation), out, []string{"CGO_ENABLED=0"})
+}
+
 func buildNative(src, dir string, flags ...string) error {
 	out := filepath.Join(dir, "dist", runtime.GOOS, runtime.GOARCH, "ds-"+nameOf(src))
 	if runtime.GOOS == "windows" {

@@ -25,6 +25,7 @@ import (
 //	module FILE NAMESPACE NAME      write a WASM module that imports one function
 //	env-from VAR FILE               set VAR to the text of FILE, without its line end
 //	nofiles DIR                     no file exists below DIR
+//	legacy GENERATION FILE          build a stub plugin of the original DS: field3, field4, metadata
 func ScriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
 		"registry": startScriptRegistry,
@@ -39,6 +40,12 @@ func ScriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args 
 		"module":   writeModule,
 		"nofiles":  noFiles,
 		"env-from": envFrom,
+		"legacy": func(ts *testscript.TestScript, _ bool, args []string) {
+			if len(args) != 2 {
+				ts.Fatalf("usage: legacy GENERATION FILE")
+			}
+			ts.Check(BuildLegacy(args[0], ts.MkAbs(args[1])))
+		},
 	}
 }
 

@@ -232,6 +232,9 @@ func (r *run) claim(ctx context.Context) error {
 func (r *run) deadline() time.Time {
 	d, now := r.inv.Deadline, r.m.o.Clock()
 	limits := []time.Duration{r.m.o.Timeout, r.box.Limits().Time}
+	if r.p.Program.Mode == plugin.Protocol1 && r.m.o.Timeout <= 0 {
+		limits = append(limits, hostabi.MaxProtocol1)
+	}
 	if r.inv.Caller != "" || r.inv.Kind == plugin.KindEvent {
 		limits = append(limits, hostabi.MaxNestedTime)
 	}

@@ -257,6 +257,22 @@ func TestDeadlineIsTheEarliest(t *testing.T) {
 	}
 }
 
+func TestProtocol1RunsFiveMinutes(t *testing.T) {
+	now := time.Now()
+	for timeout, want := range map[time.Duration]time.Duration{0: hostabi.MaxProtocol1, time.Hour: time.Hour} {
+		w := newWorld(t)
+		w.opts.Clock = func() time.Time { return now }
+		w.opts.Timeout = timeout
+		w.plugins.p.Programs = []plugin.Program{{Kind: plugin.Native, Mode: plugin.Protocol1}}
+		if err := w.run(plugin.Invocation{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.native.deadline.Sub(now); got != want {
+			t.Errorf("plugins.timeout %v: deadline in %v, want %v", timeout, got, want)
+		}
+	}
+}
+
 func TestDenialsAreToldAfterAFailedRun(t *testing.T) {
 	w := newWorld(t)
 	w.wasm.ask = hostabi.RegistryPull

@@ -71,7 +71,11 @@ func (s *Store) handPlacedIn(dir string, name plugin.Name) (*plugin.Installed, e
 		return nil, nil
 	}
 	p.Repository = "file:" + p.Programs[0].Path
-	return p, s.handManifest(p, dir)
+	err := s.handManifest(p, dir)
+	if err == nil {
+		s.describe(p)
+	}
+	return p, err
 }
 
 // checkHandPlaced refuses what others could have put or could change there.

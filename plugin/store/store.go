@@ -255,6 +255,7 @@ func (s *Store) Installed(r *Receipt) (*plugin.Installed, error) {
 		}
 		p.Programs = append(p.Programs, pr)
 	}
+	s.describe(p)
 	return p, nil
 }
 
@@ -399,10 +400,7 @@ func DirPrograms(m *plugin.Manifest, dir string) (out []plugin.Program) {
 }
 
 func modeOf(m *plugin.Manifest) plugin.Mode {
-	switch {
-	case m.Legacy() && m.Version != "":
-		return plugin.Protocol1
-	case m.Run.Native != nil && m.Run.Native.Mode != "":
+	if m.Run.Native != nil && m.Run.Native.Mode != "" {
 		return m.Run.Native.Mode
 	}
 	return plugin.Direct

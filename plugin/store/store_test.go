@@ -463,3 +463,60 @@ func mkdir(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 }
+
+func TestLegacyManifestIsKept(t *testing.T) {
+	s := newStore(t)
+	hand := s.o.ExtraDirs[0]
+	mkdir(t, hand)
+	write(t, filepath.Join(hand, "ds-old"), "\x7fELF... DS_PLUGIN_MAGIC_COOKIE ...", 0o700)
+	write(t, filepath.Join(hand, "ds-named"), "\x7fELF... DS_PLUGIN_MAGIC_COOKIE ... named", 0o700)
+	write(t, filepath.Join(hand, "ds-named.yaml"), "name: named\nversion: 7.0.0\ndescription: mine\n", 0o600)
+	open := func(name plugin.Name) (*plugin.Installed, *plugin.Program) {
+		t.Helper()
+		p, err := s.Lookup(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pr, err := s.Open(t.Context(), p, plugin.Native)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pr.File.Close()
+		return p, pr
+	}
+	if p, pr := open("old"); len(p.Manifest.Commands) != 0 || p.Version != "" || s.LegacyManifest(pr.Digest) != nil {
+		t.Errorf("something is known before the first run: %+v", p.Manifest)
+	}
+	said := &plugin.LegacyManifest{
+		Metadata: true, Version: "1.0\x1b[31m", Description: "does\nthings",
+		Commands: []plugin.Command{{Name: "pull", Summary: "get it"}, {Name: "pull"}, {Name: "--flag"}, {Name: "a b"}, {Name: strings.Repeat("x", 100)}},
+	}
+	for _, name := range []plugin.Name{"old", "named"} {
+		_, pr := open(name)
+		if err := s.KeepLegacyManifest(pr.Digest, said); err != nil {
+			t.Fatal(err)
+		}
+		if m := s.LegacyManifest(pr.Digest); m == nil || !m.Metadata {
+			t.Errorf("%s: kept %+v", name, m)
+		}
+	}
+	if p, _ := open("old"); p.Version != "1.0 [31m" || p.Manifest.Description != "does things" || len(p.Manifest.Commands) != 1 || p.Manifest.Commands[0].Summary != "get it" {
+		t.Errorf("old is %q %+v", p.Version, p.Manifest)
+	}
+	if p, _ := open("named"); p.Version != "7.0.0" || p.Manifest.Description != "mine" || len(p.Manifest.Commands) != 1 || !p.Legacy() {
+		t.Errorf("named is %q %+v", p.Version, p.Manifest)
+	}
+	// Another program under that name has said nothing yet.
+	write(t, filepath.Join(hand, "ds-old"), "\x7fELF... DS_PLUGIN_MAGIC_COOKIE ... other", 0o700)
+	if p, pr := open("old"); len(p.Manifest.Commands) != 0 {
+		t.Errorf("another program has its commands: %+v", p.Manifest)
+	} else {
+		write(t, filepath.Join(s.Dir(), "stamps", "rpc-"+pr.Digest.Hex()+".json"), "{", 0o600)
+		if s.LegacyManifest(pr.Digest) != nil {
+			t.Error("a damaged file counts")
+		}
+	}
+	if s.LegacyManifest("sha256:x") != nil {
+		t.Error("no digest has a manifest")
+	}
+}

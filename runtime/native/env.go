@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/plugin"
 )
 
 // environment is built from nothing (host-abi.md section 9): what every program needs, what the Box picks, what
@@ -27,7 +28,9 @@ func (r *run) environment(more ...string) []string {
 		e.set("TEMP", r.dir)
 		e.set("TMP", r.dir)
 	}
-	e.add(r.variables())
+	if r.p.Program.Mode != plugin.Protocol1 { // it knows none of them
+		e.add(r.variables())
+	}
 	e.add(more)
 	return e.list
 }

@@ -20,7 +20,12 @@ var (
 	NewSockDir  = newSockDir
 	WithoutUser = withoutUser
 	Short       = short
+	LegacyArgs  = legacyArgs
+	NewLogLines = newLogLines
 )
+
+// Flush passes on a last line that has no end.
+func (l *logLines) Flush() { l.flush() }
 
 // Path is where the directory is, Remove removes it.
 func (d *sockDir) Path() string { return d.path }

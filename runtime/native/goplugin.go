@@ -22,7 +22,6 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/delivery-station/ds/hostabi"
-	"github.com/delivery-station/ds/hostabi/hostv1"
 	"github.com/delivery-station/ds/plugin"
 )
 
@@ -36,8 +35,24 @@ const (
 // shutdownTime is how long a server may take to end by itself when it is asked to.
 const shutdownTime = 250 * time.Millisecond
 
-// goplugin runs a stock go-plugin gRPC server (native.md section 4).
-func (r *run) goplugin(ctx context.Context) error {
+// outcome is how a conversation ended: with a result of the plugin, or without one and why.
+type outcome struct {
+	exited  bool
+	code    int32
+	problem string
+}
+
+// conversation is what ds and a connected plugin have to say to each other: one Run of ds.plugin.v1, or one
+// Execute of protocol 1.
+type conversation interface {
+	ended() <-chan outcome
+	interrupt() bool // tells the plugin that the user wants it to stop; false = it cannot be told
+	stop()           // waits for its goroutines; the connection is closed
+}
+
+// goplugin runs a stock go-plugin gRPC server (native.md section 4). change, if not nil, makes it one of
+// protocol 1.
+func (r *run) goplugin(ctx context.Context, change func(*server)) error {
 	for _, a := range r.inv.Args {
 		if !utf8.ValidString(a) {
 			return r.fail(hostabi.ReasonUsage, "argument %s is not UTF-8, which mode goplugin needs", clean(a))
@@ -50,6 +65,9 @@ func (r *run) goplugin(ctx context.Context) error {
 	defer dir.remove()
 	r.sockDir = dir.path
 	s := newServer(r)
+	if change != nil {
+		change(s)
+	}
 	if err := s.open(); err != nil {
 		return r.fail(hostabi.ReasonStartFailed, "%w", err)
 	}
@@ -57,6 +75,11 @@ func (r *run) goplugin(ctx context.Context) error {
 	s.prepare(dir.path)
 	result := s.run(ctx)
 	s.teardown()
+	return s.result(result)
+}
+
+// result is the result of the run once everything of it is gone.
+func (s *server) result(result error) error {
 	e, ok := errors.AsType[*plugin.ExitError](result)
 	if !ok {
 		return result
@@ -76,13 +99,17 @@ type server struct {
 	std    *streams
 	out    *sink // ds's stdout: RunEvents, go-plugin's stdio stream and what is left of the handshake pipe
 	err    *sink
+	stray  io.Writer // where output goes that is not part of a result: out, in protocol 1 err
+	logs   *logLines // protocol 1: reads the plugin's stderr; else nil
+	begin  func(context.Context, *link) conversation
+	serve  func([]grpc.ServerOption) *grpc.Server // the services that the plugin may call; nil = none
 	runner *runner
 	config *goplugin.ClientConfig
 	client *goplugin.Client
 	broken chan error // the first error of out or err
 
 	connected sync.WaitGroup // the goroutine of connect
-	talk      *talk
+	talk      conversation
 	host      *grpc.Server
 	serving   sync.WaitGroup
 
@@ -98,6 +125,10 @@ func newServer(r *run) *server {
 	if !same(r.inv.Stdout, r.inv.Stderr) {
 		s.err = newSink(r.inv.Stderr, s.broken)
 	}
+	s.stray, s.begin = s.out, s.start
+	if host, ok := r.session.(GRPCHost); ok {
+		s.serve = host.GRPCServer
+	}
 	return s
 }
 
@@ -110,34 +141,49 @@ func (s *server) open() (err error) {
 	if f, ok := s.r.inv.Stderr.(*os.File); ok {
 		errw = f
 	}
+	if s.logs != nil {
+		out, errw = nil, s.logs
+	}
 	if s.std, err = openStreams(s.r.inv.Stdin, out, errw); err == nil {
-		s.std.lazy = true // a plugin that does not read must not eat the caller's input
+		s.std.lazy = s.logs == nil // a plugin that does not read must not eat the caller's input; protocol 1 cannot say
 	}
 	return err
 }
 
 // prepare sets up go-plugin's Client with its sockets below dir.
 func (s *server) prepare(dir string) {
-	s.runner = newRunner(s.r, dir, s.std, s.out)
+	s.runner = newRunner(s.r, dir, s.std, s.stray)
 	set := goplugin.PluginSet{pluginKey: &dispenser{}}
+	versions, limit := map[int]goplugin.PluginSet{1: set, 2: set}, hostabi.MaxMessage // 1 is told apart at the handshake
+	if s.r.p.Program.Mode == plugin.Protocol1 {
+		versions, limit = map[int]goplugin.PluginSet{1: set}, maxLegacyReply
+	}
 	s.config = &goplugin.ClientConfig{
 		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: cookieKey, MagicCookieValue: cookieValue},
-		VersionedPlugins: map[int]goplugin.PluginSet{1: set, 2: set}, // 1 is told apart at the handshake
+		VersionedPlugins: versions,
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		RunnerFunc:       s.runner.create,
 		SkipHostEnv:      true,
 		StartTimeout:     s.r.b.handshake + time.Second, // ours ends first and knows why
 		Logger:           hclog.NewNullLogger(),
-		SyncStdout:       s.out,
-		SyncStderr:       s.err,
+		SyncStdout:       s.stray,
+		SyncStderr:       s.syncStderr(),
 		AutoMTLS:         runtime.GOOS == "windows", // loopback TCP; elsewhere the 0700 directory is the credential
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: dir},
 		GRPCDialOptions: []grpc.DialOption{ // appended last by go-plugin and so override its MaxInt32
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(hostabi.MaxMessage), grpc.MaxCallSendMsgSize(hostabi.MaxMessage)),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(limit), grpc.MaxCallSendMsgSize(limit)),
 			grpc.WithChainStreamInterceptor(s.capture),
 		},
 	}
 	s.client = goplugin.NewClient(s.config)
+}
+
+// syncStderr is where go-plugin's stdio stream puts what the server's own process wrote to os.Stderr.
+func (s *server) syncStderr() io.Writer {
+	if s.logs != nil {
+		return s.logs.fork()
+	}
+	return s.err
 }
 
 // capture remembers the connection at its first stream, which go-plugin opens while it connects: closing it is
@@ -184,18 +230,18 @@ func (s *server) run(ctx context.Context) error {
 				return s.connectError(ctx, err)
 			}
 			hang = nil
-			s.talk = s.start(ctx, link)
-			outcome = s.talk.done
+			s.talk = s.begin(ctx, link)
+			outcome = s.talk.ended()
 		case o := <-outcome:
 			if !o.exited {
-				return s.unfinished(interrupted, o.err)
+				return s.unfinished(interrupted, o.problem)
 			}
 			return &plugin.ExitError{Code: exitCode(o.code)}
 		case <-exited:
 			exited, late = nil, time.After(silence)
 		case <-late:
 			if s.talk != nil {
-				return s.unfinished(interrupted, nil)
+				return s.unfinished(interrupted, "ended its run without a result")
 			}
 		case err := <-s.broken:
 			return s.outputError(err)
@@ -220,7 +266,7 @@ func (s *server) run(ctx context.Context) error {
 
 // link is a connected plugin and the id by which it reaches the host, 0 = it cannot.
 type link struct {
-	plugin hostv1.PluginClient
+	conn   *grpc.ClientConn
 	hostID uint32
 }
 
@@ -258,14 +304,13 @@ func (s *server) connect() (*link, error) {
 	if !ok {
 		return nil, errors.New("unexpected client")
 	}
-	return &link{plugin: hostv1.NewPluginClient(d.conn), hostID: s.offer(d.broker)}, nil
+	return &link{conn: d.conn, hostID: s.offer(d.broker)}, nil
 }
 
 // offer serves the host services to the plugin and returns the broker id, 0 if the session or the plugin's
 // language does not support it. AcceptAndServe would write to the standard logger.
 func (s *server) offer(broker *goplugin.GRPCBroker) uint32 {
-	host, ok := s.r.session.(GRPCHost)
-	if !ok {
+	if s.serve == nil {
 		return 0
 	}
 	id := broker.NextId()
@@ -280,7 +325,7 @@ func (s *server) offer(broker *goplugin.GRPCBroker) uint32 {
 	if t := s.tls(); t != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(t)))
 	}
-	s.host = host.GRPCServer(opts)
+	s.host = s.serve(opts)
 	s.serving.Go(func() { _ = s.host.Serve(listener) })
 	return id
 }
@@ -306,7 +351,7 @@ func (s *server) connectError(ctx context.Context, err error) error {
 }
 
 // unfinished is the result of a run without RunExit.
-func (s *server) unfinished(interrupted bool, err error) error {
+func (s *server) unfinished(interrupted bool, problem string) error {
 	if interrupted {
 		return s.r.fail(hostabi.ReasonInterrupted, "interrupted")
 	}
@@ -317,7 +362,7 @@ func (s *server) unfinished(interrupted bool, err error) error {
 		}
 		return s.r.fail(hostabi.ReasonProtocol, "ended without a result")
 	case <-time.After(silence):
-		return s.r.fail(hostabi.ReasonProtocol, "%s", talkProblem(err))
+		return s.r.fail(hostabi.ReasonProtocol, "%s", problem)
 	}
 }
 
@@ -370,6 +415,9 @@ func (s *server) teardown() {
 	s.client.Kill() // finds the process gone
 	s.runner.wait()
 	s.std.finish()
+	if s.logs != nil {
+		s.logs.flush()
+	}
 	s.out.shut()
 	s.err.shut()
 }

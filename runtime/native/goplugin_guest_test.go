@@ -35,6 +35,15 @@ func serveGoPlugin(name string) {
 			GRPCServer:       goplugin.DefaultGRPCServer,
 			Logger:           hclog.NewNullLogger(),
 		})
+	case "gp-one": // protocol 1, but nothing of ds
+		goplugin.Serve(&goplugin.ServeConfig{
+			HandshakeConfig: goplugin.HandshakeConfig{
+				MagicCookieKey: "DS_PLUGIN_MAGIC_COOKIE", MagicCookieValue: "delivery-station-plugin", ProtocolVersion: 1,
+			},
+			Plugins:    goplugin.PluginSet{"ds-plugin": &served{}},
+			GRPCServer: goplugin.DefaultGRPCServer,
+			Logger:     hclog.NewNullLogger(),
+		})
 	case "gp-probe": // words come with RunStart, which this one does not wait for
 		os.Stdout = os.Stderr
 		probe(strings.Fields(os.Getenv("LC_PROBE")))

@@ -44,7 +44,9 @@ func TestMain(m *testing.M) {
 	case os.Getenv("DS_TEST_PARENT") != "":
 		syscall.Exit(parent())
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	removeStubs()
+	os.Exit(code)
 }
 
 // guest is a plugin in mode direct.

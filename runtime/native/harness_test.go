@@ -41,6 +41,7 @@ type call struct {
 	afterOpen      func() // called when the program file is open
 	support        *native.Support
 	box            func(*sandbox.BoxOptions)
+	ran            func(*sandbox.Box) // called after the run
 }
 
 // hold sets how c is confined. words are NAME=VALUE: confine (sandbox.native), abi (of the kernel), sockets (an
@@ -148,7 +149,11 @@ func (c call) run(ctx context.Context) error {
 	if c.handshake > 0 {
 		b.SetHandshake(c.handshake)
 	}
-	return b.Run(ctx, p, box, inv, session)
+	err = b.Run(ctx, p, box, inv, session)
+	if c.ran != nil {
+		c.ran(box)
+	}
+	return err
 }
 
 // output runs c and returns its stdout and exit code.

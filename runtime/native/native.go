@@ -34,6 +34,17 @@ type Options struct {
 	// Reattach maps a plugin's name to the JSON of a running goplugin server. It is accepted and not used.
 	Reattach map[string]string
 	Log      *slog.Logger // nil = discard
+
+	// Legacy keeps what programs of protocol 1 say about themselves; nil = each run asks.
+	Legacy LegacyManifests
+	// LegacyCache is the directory that a plugin of protocol 1 may use as its cache; nil = one of the run.
+	LegacyCache func(plugin.Name) (string, error)
+}
+
+// LegacyManifests keeps the manifests of programs of protocol 1, by the digest of the program: plugin/store.
+type LegacyManifests interface {
+	LegacyManifest(d hostabi.Digest) *plugin.LegacyManifest // nil = not kept
+	KeepLegacyManifest(d hostabi.Digest, m *plugin.LegacyManifest) error
 }
 
 // GRPCHost is the extra ability of a Session that mode goplugin needs: all host services, bound to it, as a
@@ -77,8 +88,11 @@ func (b *Backend) Run(ctx context.Context, p *plugin.Installed, box *sandbox.Box
 	defer r.removeDir()
 	ctx, cancel := r.withDeadline(ctx)
 	defer cancel()
-	if p.Program.Mode == plugin.GoPlugin {
-		return r.goplugin(ctx)
+	switch p.Program.Mode {
+	case plugin.GoPlugin:
+		return r.goplugin(ctx, nil)
+	case plugin.Protocol1:
+		return r.legacy(ctx)
 	}
 	return r.direct(ctx)
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/plugin"
@@ -49,9 +50,7 @@ func (r *run) check() error {
 		return r.fail(hostabi.ReasonInternal, "its program was not opened")
 	}
 	switch r.p.Program.Mode {
-	case "", plugin.Direct, plugin.GoPlugin:
-	case plugin.Protocol1:
-		return r.protocol1()
+	case "", plugin.Direct, plugin.GoPlugin, plugin.Protocol1:
 	default:
 		return r.fail(hostabi.ReasonManifest, "run.native.mode %q is not direct or goplugin", r.p.Program.Mode)
 	}
@@ -66,11 +65,6 @@ func (r *run) check() error {
 	}
 	r.image = img
 	return r.checkPlatform()
-}
-
-// protocol1 is the answer to programs of the original DS, here and at the handshake.
-func (r *run) protocol1() error {
-	return r.fail(hostabi.ReasonABIUnsupported, "speaks plugin protocol 1 of the original DS, which this ds does not run")
 }
 
 // openDir makes DS_RUN_DIR (host-abi.md section 8) and tells the session.
@@ -185,13 +179,18 @@ func short(d time.Duration) string {
 	return s
 }
 
-// argv is what the program sees as its arguments. In mode goplugin the user's words come in RunStart.
+// argv is what the program sees as its arguments. go-plugin servers get the user's words in a message.
 func (r *run) argv() []string {
 	return append([]string{"ds-" + string(r.p.Name)}, r.words()...)
 }
 
+// served says that the program is a go-plugin server.
+func (r *run) served() bool {
+	return r.p.Program.Mode == plugin.GoPlugin || r.p.Program.Mode == plugin.Protocol1
+}
+
 func (r *run) words() []string {
-	if r.p.Program.Mode == plugin.GoPlugin {
+	if r.served() {
 		return nil
 	}
 	return r.inv.Args
@@ -226,11 +225,26 @@ func (r *run) supervise(ctx context.Context, p *process) error {
 }
 
 // clean makes a stranger's text safe for one line of ours: quoted, cut, without control characters.
-func clean(s string) string {
+func clean(s string) string { return fmt.Sprintf("%q", cut(s)) }
+
+// clip is clean without quotes.
+func clip(s string) string { return printable(cut(s)) }
+
+// printable has no control characters, nor anything else that is not seen.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, s)
+}
+
+func cut(s string) string {
 	const most = 120
 	s = strings.TrimSpace(strings.ToValidUTF8(s, "\uFFFD"))
 	if r := []rune(s); len(r) > most {
 		s = string(r[:most]) + "…"
 	}
-	return fmt.Sprintf("%q", s)
+	return s
 }

@@ -80,7 +80,7 @@ func (n *runner) start(ctx context.Context) error {
 	defer life.Close()
 	files := []*os.File{n.std.child[0], end, n.std.child[2]}
 	vars := append(n.env, "TMPDIR="+tmpIn(n.dir))
-	if inheritsFiles {
+	if inheritsFiles && n.r.p.Program.Mode != plugin.Protocol1 {
 		files = append(files, life, n.std.child[0], n.std.child[1], n.std.child[2])
 		vars = append(vars, "DS_CTL_FD=3", "DS_STDIO_FDS=4,5,6")
 	}
@@ -221,17 +221,27 @@ func (n *runner) checkLine(line string) (string, error) {
 	if len(f) < 5 || f[4] != "grpc" {
 		return "", n.r.fail(hostabi.ReasonProtocol, "answered %s, which is not grpc", clean(line)).WithFix("run.native.mode: direct")
 	}
-	switch version {
-	case 1:
-		return "", n.r.protocol1()
-	case 2:
-	default:
-		return "", n.r.fail(hostabi.ReasonProtocol, "speaks plugin protocol %d, this ds speaks 2", version)
+	if err := n.r.checkVersion(version); err != nil {
+		return "", err
 	}
 	if !reachable(n.dir, f[2], f[3]) {
 		return "", n.r.fail(hostabi.ReasonProtocol, "its socket %s is not below %s", clean(f[3]), n.dir)
 	}
 	return keepFields(f), nil
+}
+
+// checkVersion compares the protocol version of the handshake with the one that the mode means: a program of
+// protocol 1 gets registry credentials and is never confined, so it is not left to the program which it is.
+func (r *run) checkVersion(version int) error {
+	switch legacy := r.p.Program.Mode == plugin.Protocol1; {
+	case version == 1 && legacy, version == 2 && !legacy:
+		return nil
+	case version == 1:
+		return r.fail(hostabi.ReasonABIUnsupported, "speaks plugin protocol 1 of the original DS; its plugin.yaml says apiVersion: %s", plugin.APIVersion)
+	case version == 2:
+		return r.fail(hostabi.ReasonABIUnsupported, "speaks ds.plugin.v1, which needs a plugin.yaml with apiVersion: %s and run.native.mode: goplugin", plugin.APIVersion)
+	}
+	return r.fail(hostabi.ReasonProtocol, "speaks plugin protocol %d, this ds speaks 2", version)
 }
 
 // Stdout is where go-plugin reads the handshake line.

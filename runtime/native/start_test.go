@@ -83,8 +83,8 @@ func TestRefused(t *testing.T) {
 			hostabi.ReasonStartFailed, "argument list too long",
 		},
 		{
-			"protocol 1", func(*testing.T) call { return call{mode: "protocol1"} },
-			hostabi.ReasonABIUnsupported, "speaks plugin protocol 1",
+			"protocol 1, confined", func(*testing.T) call { return call{mode: "protocol1", options: native.Options{Confine: "require"}} },
+			hostabi.ReasonSandboxRequired, "plugins of protocol 1 cannot be confined",
 		},
 		{
 			"unknown mode", func(*testing.T) call { return call{mode: "ssh"} },

@@ -25,13 +25,6 @@ const (
 	drainMost  = time.Second
 )
 
-// outcome is how a conversation ended: by RunExit, or without one.
-type outcome struct {
-	exited bool
-	code   int32
-	err    error
-}
-
 // talk is one Run of ds.plugin.v1.Plugin.
 type talk struct {
 	s      *server
@@ -49,17 +42,17 @@ type runStream = hostv1.Plugin_RunClient
 
 // start begins the Run. The stream does not end with the run's ctx but with the process: what a stopped plugin
 // says while it ends is still shown.
-func (s *server) start(ctx context.Context, l *link) *talk {
+func (s *server) start(ctx context.Context, l *link) conversation {
 	t := &talk{
 		s: s, done: make(chan outcome, 1), interrupts: make(chan struct{}, 1),
 		stdin: make(chan []byte), noSend: make(chan struct{}),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	t.tasks.Go(func() {
-		stream, err := l.plugin.Run(t.ctx)
+		stream, err := hostv1.NewPluginClient(l.conn).Run(t.ctx)
 		if err != nil {
 			close(t.noSend)
-			t.done <- outcome{err: err}
+			t.done <- outcome{problem: talkProblem(err)}
 			return
 		}
 		t.tasks.Go(func() { t.send(stream, s.r.runStart(l.hostID)) })
@@ -88,7 +81,7 @@ func (t *talk) receive(stream runStream) outcome {
 	for {
 		event, err := stream.Recv()
 		if err != nil {
-			return outcome{err: err}
+			return outcome{problem: talkProblem(err)}
 		}
 		switch e := event.GetEvent().(type) {
 		case *hostv1.RunEvent_Stdout:
@@ -97,7 +90,7 @@ func (t *talk) receive(stream runStream) outcome {
 			_, _ = t.s.err.Write(e.Stderr)
 		case *hostv1.RunEvent_Exit:
 			if md, err := stream.Header(); err != nil || !slices.Contains(md.Get("ds-output"), "complete") {
-				t.drain()
+				t.s.drain(t.ctx)
 			}
 			return outcome{exited: true, code: e.Exit.GetCode()}
 		}
@@ -105,17 +98,17 @@ func (t *talk) receive(stream runStream) outcome {
 }
 
 // drain waits until go-plugin's stdio stream is quiet.
-func (t *talk) drain() {
+func (s *server) drain(ctx context.Context) {
 	tick := time.NewTicker(drainQuiet / 4)
 	defer tick.Stop()
 	begin := time.Now()
 	var held time.Duration // while a slow reader of ds's output held us up
 	for last := begin; ; {
 		select {
-		case <-t.ctx.Done():
+		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			idle, busy := t.s.idle(now)
+			idle, busy := s.idle(now)
 			if busy {
 				held += now.Sub(last)
 			}
@@ -209,6 +202,9 @@ func (t *talk) interrupt() bool {
 		return false
 	}
 }
+
+// ended yields the outcome, once.
+func (t *talk) ended() <-chan outcome { return t.done }
 
 // stop ends the conversation and waits for its goroutines. The connection is closed.
 func (t *talk) stop() {

@@ -1,4 +1,4 @@
-// Command protogen compiles hostabi/hostv1/*.proto and runs protoc-gen-go and protoc-gen-go-grpc over
+// Command protogen compiles the .proto files of one directory and runs protoc-gen-go and protoc-gen-go-grpc over
 // them, so that `make generate` needs Go and nothing else. The versions are those of internal/tools/go.mod.
 package main
 
