@@ -145,6 +145,7 @@ func (a *app) grant(ctx context.Context, arg string, words []string, dryRun bool
 		if _, err := a.parts.store().Activate(ctx, p.Name, p.Index); err != nil {
 			return err
 		}
+		a.relock(ctx, p.Name)
 		fmt.Fprintf(a.stderr(), "note: %s %s is active now, %s is kept for ds plugin rollback %s\n", p.Name, p.Version, active.Version, p.Name)
 	}
 	return a.capabilities(p)

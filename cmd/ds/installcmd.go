@@ -114,6 +114,9 @@ func (a *app) install(ctx context.Context, ref string, f installFlags) error {
 			}
 		}
 	}
+	if !f.dryRun {
+		a.relock(ctx, r.Plugin.Name)
+	}
 	return a.installed(r, f.dryRun)
 }
 

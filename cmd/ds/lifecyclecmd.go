@@ -100,6 +100,9 @@ func (a *app) upgrade(ctx context.Context, name plugin.Name, f upgradeFlags) err
 	if err != nil {
 		return err
 	}
+	if !f.dryRun {
+		a.relock(ctx, name)
+	}
 	return a.upgraded(r.PluginVersion, res, f.dryRun)
 }
 
@@ -158,6 +161,7 @@ func (a *app) pluginRollback() *cobra.Command {
 				was = from.PluginVersion
 			}
 			fmt.Fprintf(a.std.out, "%s %s → %s, pinned; to upgrade again: ds plugin unpin %s\n", name, was, to.PluginVersion, name)
+			a.relock(cmd.Context(), name)
 			a.sweep(cmd.Context())
 			return nil
 		},

@@ -21,7 +21,7 @@ func (f *flow) history(ctx context.Context) error {
 	if f.active, err = f.o.Store.Installed(r); err != nil { // its files are damaged: it cannot go on
 		f.active = nil
 	}
-	if r.Index == f.root.Digest || r.Dev != "" {
+	if r.Index == f.root.Digest || r.Dev != "" || f.req.Exact {
 		return nil
 	}
 	switch order := plugin.CompareVersions(f.m.Version, r.PluginVersion); {
@@ -33,6 +33,18 @@ func (f *flow) history(ctx context.Context) error {
 			WithFix("ds plugin install %s@%s --force", f.src.Name(), f.root.Digest)
 	}
 	return nil
+}
+
+// agreed asks whoever wanted to see what was found.
+func (f *flow) agreed() error {
+	if f.req.Check == nil {
+		return nil
+	}
+	artifacts, err := store.Artifacts(f.docs[f.root.Digest])
+	if err != nil {
+		return err
+	}
+	return f.req.Check(f.installed(), artifacts)
 }
 
 // apply asks, fetches, unpacks and records. Everything that another ds could see happens under the lock of the

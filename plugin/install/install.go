@@ -88,7 +88,10 @@ type Request struct {
 	Downgrade     bool   // to a version below one that was seen
 	Force         bool   // install again even if the version is active and intact, or has other content now
 	Pin           bool   // upgrades skip it
+	Exact         bool   // this very digest is wanted, be it older or under a version that had other content
 	DryRun        bool   // stop before consent
+	// Check may refuse what was found, before anything is fetched; artifacts are the children by platform.
+	Check func(p *plugin.Installed, artifacts map[string]hostabi.Digest) error
 }
 
 // Result says what happened.
@@ -122,6 +125,9 @@ func (i *Installer) Install(ctx context.Context, req Request) (res Result, err e
 		if err := step(ctx); err != nil {
 			return Result{}, err
 		}
+	}
+	if err := f.agreed(); err != nil {
+		return Result{}, err
 	}
 	if p := f.intact(ctx); p != nil && !req.Force {
 		return Result{Plugin: p, Active: p, Already: true}, nil

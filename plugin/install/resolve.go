@@ -47,7 +47,7 @@ func (f *flow) resolve(ctx context.Context) (err error) {
 		return err
 	}
 	ref := f.req.Ref
-	if want := cmp.Or(f.req.To, f.req.Constraint); want != "" || !pinned {
+	if want := cmp.Or(f.req.To, f.req.Constraint); (want != "" && !f.req.Exact) || !pinned {
 		if f.tag, err = plugin.PickVersion(f.o.Sources.Tags(ctx, f.src.Name()), want); err != nil {
 			return err
 		}

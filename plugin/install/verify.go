@@ -69,7 +69,8 @@ func (f *flow) verify(ctx context.Context) (err error) {
 	}
 	e := Evidence{
 		Ref: f.req.Ref, Repository: f.src.Name(), Index: f.root.Digest, Name: f.doc.Annotations["name"], Version: f.doc.Annotations["version"],
-		Accepted: f.req.AllowUnsigned, TrustKey: f.req.TrustKey, TrustHow: f.req.TrustHow, Downgrade: f.req.Downgrade, Force: f.req.Force,
+		Accepted: f.req.AllowUnsigned, TrustKey: f.req.TrustKey, TrustHow: f.req.TrustHow, Downgrade: f.req.Downgrade || f.req.Exact,
+		Force: f.req.Force || f.req.Exact,
 	}
 	for _, d := range slices.Sorted(maps.Keys(f.bundles)) {
 		e.Bundles = append(e.Bundles, f.bundles[d])
