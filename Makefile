@@ -122,6 +122,7 @@ bench-quick: build dsbench ## few rounds and no goals: does every row still run
 .PHONY: bench-peers
 bench-peers: ## build the contenders of make bench into bin/peers
 	cd testdata/peers && GOBIN=$(CURDIR)/bin/peers CGO_ENABLED=0 $(GO) install -trimpath -ldflags '$(LDFLAGS)' -tags grpcnotrace tool ./...
+	cd testdata/registrytest && GOBIN=$(CURDIR)/bin/peers CGO_ENABLED=0 $(GO) install -trimpath -ldflags '$(LDFLAGS)' ./testreg
 
 .PHONY: dsbench
 dsbench:

@@ -40,7 +40,7 @@ func TestContract(t *testing.T) {
 			t.Errorf("%s: our side needs a contender", r.ID)
 		}
 	}
-	for _, id := range []string{"S2", "S3", "S7", "S15", "S16", "H1"} {
+	for _, id := range []string{"S2", "S3", "S7", "S15", "S16", "H1", "R1", "R2", "R3", "R4", "R5", "R6", "R9"} {
 		o := options{groups: []string{"all"}, ids: []string{id}}
 		if len(o.rows()) == 0 {
 			t.Errorf("no row %s", id)
@@ -367,5 +367,41 @@ func TestLinkfloor(t *testing.T) {
 	floor = list(filepath.Join(root, peersModule), append([]string{"-f", versions}, floor...)...)
 	if !slices.Equal(ours, floor) {
 		t.Errorf("testdata/peers uses\n%s\nds uses\n%s", strings.Join(floor, "\n"), strings.Join(ours, "\n"))
+	}
+}
+
+// TestRegistryWords: rows of the registry are not run without one, each push goes to a place of its own, and an
+// output that must contain a digest is refused without it.
+func TestRegistryWords(t *testing.T) {
+	dir := t.TempDir()
+	f := &fixture{tmp: dir, home: dir, ds: "/bin/echo"}
+	s := Spec{Label: "echo", Argv: []string{"${ds}", "${registry}/x", "${digest.one}"}, Want: Output{Contains: "${digest.one}"}}
+	if _, err := f.once(t.Context(), s, Wall); !errors.Is(err, errNoServer) {
+		t.Errorf("without a server: %v", err)
+	}
+	r := result{err: errNoServer, byOurs: true}
+	if r.verdict() != NotRun {
+		t.Errorf("verdict %s", r.verdict())
+	}
+	f.server = &server{host: "h:1", digests: map[string]string{"one": "sha256:abc"}}
+	if a, b := f.expand("${fresh}"), f.expand("${fresh}"); a == b || !strings.HasPrefix(a, "h:1/") {
+		t.Errorf("fresh places %s and %s", a, b)
+	}
+	if runtime.GOOS == "windows" {
+		return
+	}
+	if _, err := f.once(t.Context(), s, Wall); err != nil {
+		t.Error(err)
+	}
+	if v, err := f.once(t.Context(), s, Peak); err != nil || v <= 0 {
+		t.Errorf("peak %v, %v", v, err)
+	}
+	s.Argv = s.Argv[:2]
+	if _, err := f.once(t.Context(), s, Wall); err == nil {
+		t.Error("an output without the digest was accepted")
+	}
+	above := result{row: Row{Above: true, Goal: 40}, ours: []float64{50}, against: []float64{20}}
+	if got := above.ratios()[0]; got != 30 || above.verdict() != OK {
+		t.Errorf("above: %v, %s", got, above.verdict())
 	}
 }

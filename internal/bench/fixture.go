@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ type fixture struct {
 	root                     string // of the source tree
 	tool                     string // go
 	tests                    map[string]string
+	server                   *server // nil without rows of the registry, or without the contenders
 }
 
 // guest is one plugin of the fixture.
@@ -74,6 +76,12 @@ func newFixture(ctx context.Context, tmp string, o options) (*fixture, error) {
 	}
 	for _, g := range guests() {
 		if err := f.install(ctx, g); err != nil {
+			return nil, err
+		}
+	}
+	if usesRegistry(o.rows()) {
+		if err := errors.Join(f.installPorter(ctx), f.startRegistry(ctx, o.quick)); err != nil {
+			f.close()
 			return nil, err
 		}
 	}
@@ -155,16 +163,26 @@ func (f *fixture) env() []string {
 
 func (f *fixture) expand(s string) string {
 	return os.Expand(s, func(name string) string {
+		if word, ok := f.registryWord(name); ok {
+			return word
+		}
 		return map[string]string{"ds": f.ds, "peers": f.peers, "guests": f.guests, "home": f.home, "tmp": f.tmp}[name]
 	})
 }
 
+// copyFile keeps nothing in memory: a child's peak begins with that of this program.
 func copyFile(from, to string) error {
-	data, err := os.ReadFile(from)
+	r, err := os.Open(from)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, data, 0o755) //nolint:gosec // programs
+	defer r.Close()
+	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o755) //nolint:gosec // programs
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, r)
+	return errors.Join(err, w.Close())
 }
 
 // removeAll removes dir, also what was made read-only in it.

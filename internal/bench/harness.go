@@ -40,7 +40,9 @@ func (r *result) ratios() []float64 {
 	}
 	out := make([]float64, len(r.against))
 	for i := range r.against {
-		out[i] = r.ours[i] / r.against[i]
+		if out[i] = r.ours[i] / r.against[i]; r.row.Above {
+			out[i] = r.ours[i] - r.against[i]
+		}
 	}
 	return out
 }
@@ -49,7 +51,7 @@ func (r *result) spread() spread { return spreadOf(r.ratios()) }
 
 func (r *result) verdict() Verdict {
 	switch {
-	case errors.Is(r.err, errMissing) && !r.byOurs:
+	case errors.Is(r.err, errMissing) && !r.byOurs, errors.Is(r.err, errNoServer):
 		return NotRun
 	case r.err != nil || len(r.ours) == 0:
 		return Broken

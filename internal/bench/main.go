@@ -133,6 +133,7 @@ func measure(ctx context.Context, o options, stdout io.Writer) (int, error) {
 	if err != nil {
 		return exitBroken, err
 	}
+	defer fix.close()
 	h := &harness{o: o, fix: fix, progress: stdout}
 	if o.json != "" {
 		f, err := os.Create(o.json)

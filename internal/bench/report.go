@@ -39,7 +39,7 @@ func (r *report) exit(o options) (int, error) {
 	var broken []error
 	missed, absent := 0, 0
 	for _, g := range r.groups {
-		if g.aaErr != nil && !errors.Is(g.aaErr, errMissing) {
+		if g.aaErr != nil && !errors.Is(g.aaErr, errMissing) && !errors.Is(g.aaErr, errNoServer) {
 			broken = append(broken, fmt.Errorf("%s: %w", g.Name, g.aaErr))
 		}
 		for _, res := range g.results {
@@ -105,6 +105,8 @@ func (m Metric) text(v float64) string {
 	switch {
 	case m == Allocs:
 		return fmt.Sprintf("%.0f", v)
+	case m == Peak:
+		return fmt.Sprintf("%.1f MiB", v)
 	case v >= 1e9:
 		return fmt.Sprintf("%.2f s", v/1e9)
 	case v >= 1e6:
