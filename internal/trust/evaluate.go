@@ -275,14 +275,14 @@ func (e *evaluation) decide() (Verdict, error) {
 // byThreshold is a signature by a key of the rule, if enough of them signed.
 func (e *evaluation) byThreshold() *signature {
 	var first *signature
-	n := 0
+	signers := make(map[KeyID]bool) // one key under two names is one signer
 	for _, k := range e.rule.Keys {
 		if s := e.by(k.ID()); s != nil {
-			n++
+			signers[k.ID()] = true
 			first = cmp.Or(first, s)
 		}
 	}
-	if n == 0 || n < e.rule.Threshold {
+	if len(signers) < e.rule.Threshold {
 		return nil
 	}
 	return first

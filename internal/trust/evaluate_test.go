@@ -257,6 +257,10 @@ func TestThresholdAndPredicates(t *testing.T) {
 			t.Errorf("%s: %+v", what, v.Bundles)
 		}
 	}
+	same := policy(t, a, a, "signature", ", threshold: 2")
+	if _, err := trust.Evaluate(input(same, nil, sa)); hostabi.ReasonOf(err) != hostabi.ReasonSignerUntrusted {
+		t.Errorf("one key under two names counts twice: %v", err)
+	}
 }
 
 func TestMinimumAge(t *testing.T) {
