@@ -44,6 +44,10 @@ testreg:
 registrytest: testreg ## the registry client against distribution v3, a module of its own
 	export DS_TESTREG=$(CURDIR)/bin/testreg && $(TEST) -count=1 -run '^TestDistribution' ./registry
 
+.PHONY: interop
+interop: ## signatures against sigstore-go, both ways, a module of its own
+	cd testdata/sigstore && $(GO) vet ./... && $(GO) test -count=1 ./...
+
 .PHONY: race
 race: ## the concurrent packages under the race detector
 	$(TEST) -race -short $(RACE)

@@ -22,7 +22,7 @@ import (
 func (a *app) pluginCommand() *cobra.Command {
 	return group("plugin", "Install, list and manage plugins", append(a.toggles(),
 		a.pluginInstall(), a.pluginList(), a.pluginInfo(), a.pluginUpgrade(), a.pluginRollback(), a.pluginLock(), a.pluginSync(), a.pluginRemove(),
-		a.pluginKeygen(), a.pluginPush(), a.pluginSign(), a.pluginVerify(), a.pluginGrant(), a.pluginRevoke(), a.pluginExec())...)
+		a.pluginPackage(), a.pluginKeygen(), a.pluginPush(), a.pluginSign(), a.pluginVerify(), a.pluginGrant(), a.pluginRevoke(), a.pluginExec())...)
 }
 
 // listed is one row of ds plugin list.

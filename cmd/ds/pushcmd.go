@@ -157,7 +157,7 @@ func (a *app) push(ctx context.Context, from, ref string, f pushFlags) error {
 	if parsed.Tag != "" && parsed.Tag != pkg.version || parsed.Digest != "" {
 		return hostabi.Errorf(hostabi.ReasonUsage, "%s names another version than plugin.yaml, %s", ref, pkg.version)
 	}
-	repository, tag := parsed.Name(), strings.ReplaceAll(pkg.version, "+", "_")
+	repository, tag := parsed.Name(), publish.Tag(pkg.version)
 	if err := a.checkTag(ctx, repository+":"+tag, pkg.root.Digest, f.force); err != nil {
 		return err
 	}

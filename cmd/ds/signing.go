@@ -249,9 +249,20 @@ func (a *app) small(ctx context.Context, repo *registry.Repository, d hostabi.De
 	return io.ReadAll(io.LimitReader(f, d.Size))
 }
 
-// index reads the document that a reference names.
+// index reads the document that a reference names; without tag and digest, that of the highest version.
 func (a *app) index(ctx context.Context, client *registry.Client, ref string) (hostabi.Descriptor, plugin.OCIDocument, error) {
 	var doc plugin.OCIDocument
+	parsed, err := client.Parse(ref)
+	if err != nil {
+		return hostabi.Descriptor{}, doc, err
+	}
+	if parsed.Tag == "" && parsed.Digest == "" {
+		tag, err := plugin.PickVersion(client.Tags(ctx, parsed.Name()), "")
+		if err != nil {
+			return hostabi.Descriptor{}, doc, err
+		}
+		ref = parsed.Name() + ":" + tag
+	}
 	root, err := client.ResolveFresh(ctx, ref)
 	if err != nil {
 		return root, doc, err

@@ -27,6 +27,9 @@ import (
 type Package struct {
 	Root hostabi.Descriptor
 
+	version string
+	created time.Time
+
 	dir   string
 	docs  map[hostabi.Digest][]byte
 	files map[hostabi.Digest]string
@@ -51,7 +54,7 @@ func (o Options) Build(ctx context.Context, dir string, m *plugin.Manifest) (*Pa
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonNoSpace, "package: %w", err)
 	}
-	b := &builder{Package: &Package{dir: tmp, docs: make(map[hostabi.Digest][]byte), files: make(map[hostabi.Digest]string)}, Options: o, src: dir, m: m}
+	b := &builder{Package: &Package{version: m.Version, created: o.Created, dir: tmp, docs: make(map[hostabi.Digest][]byte), files: make(map[hostabi.Digest]string)}, Options: o, src: dir, m: m}
 	if err := b.build(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
