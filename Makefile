@@ -23,6 +23,10 @@ build: ## build bin/ds and bin/porter, a plugin directory with both kinds
 	GOOS=wasip1 GOARCH=wasm $(BUILD) -o bin/porter/dist/porter.wasm ./cmd/ds-porter
 	cp cmd/ds-porter/plugin.yaml bin/porter/
 
+.PHONY: dist
+dist: build ## build porter for every target system too, ready for ds plugin push ./bin/porter
+	for p in $(CROSS); do GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(BUILD) -o bin/porter/dist/$$p/ ./cmd/ds-porter || exit 1; done
+
 .PHONY: install
 install: ## install ds into GOBIN
 	CGO_ENABLED=0 $(GO) install -trimpath -ldflags '$(LDFLAGS)' -tags grpcnotrace ./cmd/ds

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -228,6 +229,9 @@ func (b *builder) open(rel string) (*os.File, error) {
 	}
 	defer func() { _ = root.Close() }() // read-only
 	f, err := root.Open(filepath.FromSlash(rel))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, hostabi.Errorf(hostabi.ReasonManifest, "run names %s, which is not built: a package holds every file that run names", rel)
+	}
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonManifest, "run names %s, which cannot be read: %w", rel, err)
 	}
