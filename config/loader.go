@@ -429,7 +429,7 @@ var renamed = map[string]string{
 
 // ignored are keys of the original DS that have no effect here; a warning says so.
 var ignored = []string{
-	"plugins.auto_install", "plugins.context_enabled", "plugins.signature", "plugins.sources",
+	"plugins.auto_install", "plugins.context_enabled", "plugins.signature.mode", "plugins.signature.allow_unsigned", "plugins.sources",
 	"communication.events_enabled", "communication.state_enabled", "communication.enabled",
 }
 

@@ -29,6 +29,8 @@ const (
 	UncompressedSize   = "delivery-station.io/uncompressed.size"
 	// LegacySignature on a v2 layer makes the original DS stop instead of installing compressed bytes.
 	LegacySignature = "delivery-station.io/signature"
+	// LegacyKeyID names the key of LegacySignature.
+	LegacyKeyID = "delivery-station.io/key.id"
 
 	// OCI media types and annotations (image-spec).
 	OCIIndex    = "application/vnd.oci.image.index.v1+json"

@@ -28,6 +28,13 @@ func (m *Manifest) JSON() ([]byte, error) {
 
 // MarshalJSON writes the form that ParseManifest reads.
 func (m *Manifest) MarshalJSON() ([]byte, error) {
+	if m.Legacy() { // nothing but this is read of it
+		return compact(struct {
+			Name        Name   `json:"name"`
+			Version     string `json:"version,omitempty"`
+			Description string `json:"description,omitempty"`
+		}{m.Name, m.Version, m.Description})
+	}
 	type plain Manifest
 	p := plain(*m)
 	p.Settings = nil

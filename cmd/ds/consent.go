@@ -112,6 +112,9 @@ func (c consent) refused(p *plugin.Installed, missing int, needed []sandbox.Chan
 	ref := c.ref
 	if p.Index != "" { // what was shown is what the pasted command installs
 		ref = p.Repository + "@" + string(p.Index)
+		if p.Legacy() && strings.HasPrefix(p.Requested, p.Repository+":") && !strings.Contains(p.Requested, "@") {
+			ref = p.Requested + "@" + string(p.Index) // its version may be in the tag only
+		}
 	}
 	return e.WithFix("%s %s\naccept everything it asks for: --grant manifest", installLine(ref, c.opt), sandbox.Flags(needed))
 }

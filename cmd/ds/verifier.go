@@ -67,6 +67,9 @@ func (v verifier) input(e install.Evidence) (trust.Input, error) {
 	if in.Policy, err = trust.LoadPolicy(v.a.paths.Config); err != nil {
 		return in, err
 	}
+	if in.Legacy, err = v.a.layerKey(e.Layer); err != nil {
+		return in, err
+	}
 	in.Pin, err = v.a.parts.pins().Get(e.Repository)
 	return in, err
 }

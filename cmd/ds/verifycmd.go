@@ -124,7 +124,7 @@ func (a *app) verifyInstalled(ctx context.Context, name plugin.Name, v *verified
 	v.Name, v.Version = string(name), r.PluginVersion
 	e := install.Evidence{
 		Ref: string(name), Repository: r.Source.Repository, Index: r.Index, Name: v.Name, Version: v.Version, Bundles: bundles,
-		Active: true, Accepted: r.Trust.AllowUnsigned,
+		Active: true, Accepted: r.Trust.AllowUnsigned, Layer: installedLayer(s, r),
 	}
 	return a.judge(e, v)
 }

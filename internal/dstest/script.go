@@ -25,21 +25,23 @@ import (
 //	module FILE NAMESPACE NAME      write a WASM module that imports one function
 //	env-from VAR FILE               set VAR to the text of FILE, without its line end
 //	nofiles DIR                     no file exists below DIR
+//	push-legacy [-single] [-archive] [-key FILE] PROGRAM REPOSITORY TAG   push a package of the original DS
 //	legacy GENERATION FILE          build a stub plugin of the original DS: field3, field4, metadata
 func ScriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
-		"registry": startScriptRegistry,
-		"requests": countRequests,
-		"forget":   func(ts *testscript.TestScript, _ bool, args []string) { scriptRegistry(ts, args, 1).Forget() },
-		"fault":    injectFault,
-		"heal":     func(ts *testscript.TestScript, _ bool, args []string) { scriptRegistry(ts, args, 1).Heal() },
-		"exits":    exits,
-		"paste":    paste,
-		"flip":     flipByte,
-		"poke":     pokeByte,
-		"module":   writeModule,
-		"nofiles":  noFiles,
-		"env-from": envFrom,
+		"registry":    startScriptRegistry,
+		"requests":    countRequests,
+		"forget":      func(ts *testscript.TestScript, _ bool, args []string) { scriptRegistry(ts, args, 1).Forget() },
+		"fault":       injectFault,
+		"heal":        func(ts *testscript.TestScript, _ bool, args []string) { scriptRegistry(ts, args, 1).Heal() },
+		"exits":       exits,
+		"paste":       paste,
+		"flip":        flipByte,
+		"poke":        pokeByte,
+		"module":      writeModule,
+		"nofiles":     noFiles,
+		"env-from":    envFrom,
+		"push-legacy": pushLegacy,
 		"legacy": func(ts *testscript.TestScript, _ bool, args []string) {
 			if len(args) != 2 {
 				ts.Fatalf("usage: legacy GENERATION FILE")

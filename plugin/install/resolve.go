@@ -12,6 +12,7 @@ import (
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/archive"
 	"github.com/delivery-station/ds/plugin"
+	"github.com/delivery-station/ds/sandbox"
 )
 
 // flow is one installation on its way.
@@ -29,6 +30,7 @@ type flow struct {
 	verdict Verdict
 
 	m      *plugin.Manifest
+	layer  *Layer // signed by the original DS; nil in packages of this ds
 	chosen []child
 	active *plugin.Installed // from the same source; nil = none
 }
@@ -70,6 +72,9 @@ func (f *flow) index(ctx context.Context) error {
 	if err := f.document(ctx, f.root, &f.doc); err != nil {
 		return err
 	}
+	if f.isFormat1() {
+		return f.format1(ctx)
+	}
 	if f.doc.ArtifactType != plugin.IndexType {
 		return hostabi.Errorf(hostabi.ReasonNotAPlugin, "%s is no plugin package (artifact type %q)", f.req.Ref, f.doc.ArtifactType)
 	}
@@ -96,6 +101,9 @@ func (f *flow) document(ctx context.Context, d hostabi.Descriptor, into *plugin.
 
 // readManifest fetches the plugin manifest child and checks everything that can be checked before consent.
 func (f *flow) readManifest(ctx context.Context) error {
+	if f.m != nil { // of format 1
+		return plugin.CheckName(f.m.Name)
+	}
 	var found []plugin.OCIDescriptor
 	for _, d := range f.doc.Manifests {
 		if d.ArtifactType == plugin.ManifestType {
@@ -168,6 +176,9 @@ func (f *flow) oneLayer(ctx context.Context, d plugin.OCIDescriptor, limit int64
 
 // choose picks the children to install: both kinds, or the one that is wanted, preferred, or there.
 func (f *flow) choose(ctx context.Context) error {
+	if f.chosen != nil { // of format 1
+		return nil
+	}
 	have := make(map[plugin.Kind]plugin.OCIDescriptor)
 	var names []string
 	for _, d := range f.doc.Manifests {
@@ -243,8 +254,9 @@ func (f *flow) wanted(have map[plugin.Kind]plugin.OCIDescriptor) []plugin.Kind {
 func (f *flow) installed() *plugin.Installed {
 	p := &plugin.Installed{
 		Name: f.m.Name, Version: f.m.Version, Manifest: f.m, Repository: f.src.Name(), Signer: f.verdict.Signer, Index: f.root.Digest,
-		RequestDigest: plugin.RequestDigest(f.m.Capabilities), Level: f.verdict.Level, Requested: f.req.Ref, News: f.verdict.news(),
+		Level: f.verdict.Level, Requested: f.req.Ref, News: f.verdict.news(),
 	}
+	p.RequestDigest = plugin.RequestDigest(sandbox.Requests(p))
 	for _, c := range f.chosen {
 		p.Programs = append(p.Programs, plugin.Program{Kind: c.kind, Size: c.layer.Size})
 	}

@@ -38,6 +38,9 @@ func (f *flow) check(ctx context.Context, p *plugin.Installed, k plugin.Kind, di
 // extract fetches a layer into the cache and writes its content to the program of the stage, decompressed and
 // checked.
 func (f *flow) extract(ctx context.Context, l plugin.OCIDescriptor, stage *store.Stage) (digest hostabi.Digest, err error) {
+	if isArchive(l) {
+		return f.extractArchive(ctx, l, stage)
+	}
 	r, want, err := f.content(ctx, l)
 	if err != nil {
 		return "", err

@@ -39,6 +39,7 @@ type Evidence struct {
 	Index           hostabi.Digest
 	Name, Version   string   // as the index says
 	Bundles         [][]byte // Sigstore bundles that are attached to it
+	Layer           *Layer   // program of a package of the original DS that is signed; nil = none
 	Active          bool     // this very index is active: nothing can go back
 	Accepted        bool     // the user accepts this digest unsigned
 
@@ -71,6 +72,9 @@ func (f *flow) verify(ctx context.Context) (err error) {
 		Ref: f.req.Ref, Repository: f.src.Name(), Index: f.root.Digest, Name: f.doc.Annotations["name"], Version: f.doc.Annotations["version"],
 		Accepted: f.req.AllowUnsigned, TrustKey: f.req.TrustKey, TrustHow: f.req.TrustHow, Downgrade: f.req.Downgrade || f.req.Exact,
 		Force: f.req.Force || f.req.Exact,
+	}
+	if f.m != nil { // of format 1
+		e.Name, e.Version, e.Layer = string(f.m.Name), f.m.Version, f.layer
 	}
 	for _, d := range slices.Sorted(maps.Keys(f.bundles)) {
 		e.Bundles = append(e.Bundles, f.bundles[d])
