@@ -108,3 +108,48 @@ func (r *Repository) Has(ctx context.Context, d hostabi.Descriptor) (bool, error
 	ok, err := r.t.has(ctx, d)
 	return ok, fail(ctx, "blob", r.at(d), r.t, err)
 }
+
+// Listed is what the index.json of a layout lists, in its order; Ref is the name under which it does so, as it
+// stands there. USAGE for a repository of a registry.
+func (r *Repository) Listed(ctx context.Context) ([]hostabi.Descriptor, error) {
+	l, ok := r.t.(*layout)
+	if !ok {
+		return nil, hostabi.Errorf(hostabi.ReasonUsage, "%s is no layout", r.ref.Name())
+	}
+	index, err := l.index()
+	if err == nil && index == nil {
+		err = notFound("there is no layout at %s", l.path)
+	}
+	if err != nil {
+		return nil, fail(ctx, "layout", r.ref, r.t, err)
+	}
+	out := make([]hostabi.Descriptor, 0, len(index.Manifests))
+	for _, e := range index.Manifests {
+		d, err := untagged(e)
+		if err != nil {
+			return nil, fail(ctx, "layout", r.ref, r.t, err)
+		}
+		d.Ref = e.Annotations[tagKey]
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// Small reads a blob of at most 4 MiB into memory, digest checked.
+func (r *Repository) Small(ctx context.Context, d hostabi.Descriptor) ([]byte, error) {
+	b, err := r.small(ctx, d)
+	return b, fail(ctx, "blob", r.at(d), r.t, err)
+}
+
+func (r *Repository) small(ctx context.Context, d hostabi.Descriptor) ([]byte, error) {
+	if d.Size < 0 || d.Size > maxManifest {
+		return nil, hostabi.Errorf(hostabi.ReasonTooLarge, "%s has %d bytes, at most %d", d.Digest, d.Size, int64(maxManifest))
+	}
+	body := r.t.blob(ctx, d)
+	defer func() { _ = body.Close() }() // read only
+	b, err := io.ReadAll(io.LimitReader(body, d.Size+1))
+	if err == nil && (int64(len(b)) != d.Size || hostabi.DigestOf(b) != d.Digest) {
+		err = hostabi.Errorf(hostabi.ReasonDigestMismatch, "%s has other content", d.Digest)
+	}
+	return b, err
+}

@@ -43,6 +43,10 @@ func (d *document) stamp(ctx context.Context, in *client.Invocation) {
 // print shows the result of a command: one line for people on a terminal, else the document, as JSON unless
 // the user chose a format.
 func (d *document) print(ctx context.Context, in *client.Invocation, line string) error {
+	return printResult(ctx, in, *d, line)
+}
+
+func printResult(ctx context.Context, in *client.Invocation, v any, line string) error {
 	host, err := in.Describe(ctx)
 	if err != nil {
 		return err
@@ -55,7 +59,7 @@ func (d *document) print(ctx context.Context, in *client.Invocation, line string
 		_, err := fmt.Fprintln(in.Stdout, line)
 		return err
 	}
-	return printRows(ctx, in, *d)
+	return printRows(ctx, in, v)
 }
 
 // printRows hands v to the host, as JSON unless the user chose a format.

@@ -17,6 +17,6 @@ func app() client.App {
 		Name:     "porter",
 		Version:  version,
 		Summary:  "Pull, push, copy and inspect OCI artifacts",
-		Commands: []client.Command{pullCommand(), pushCommand(), listCommand(), inspectCommand(), copyCommand()},
+		Commands: []client.Command{pullCommand(), pushCommand(), listCommand(), inspectCommand(), copyCommand(), bundleCommand()},
 	}
 }

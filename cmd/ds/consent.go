@@ -21,6 +21,7 @@ type consent struct {
 	flags sandbox.Consent
 	ref   string // as the user typed it
 	opt   installFlags
+	exact bool // ref names one package already, such as one of a bundle
 }
 
 // grantFlags are --grant, --deny and DS_GRANT.
@@ -110,7 +111,7 @@ func (c consent) refused(p *plugin.Installed, missing int, needed []sandbox.Chan
 	}
 	e := hostabi.Errorf(hostabi.ReasonGrantMissing, "%s %s asks for %s and %s; nothing was installed", p.Name, p.Version, n, why)
 	ref := c.ref
-	if p.Index != "" { // what was shown is what the pasted command installs
+	if p.Index != "" && !c.exact { // what was shown is what the pasted command installs
 		ref = p.Repository + "@" + string(p.Index)
 		if p.Legacy() && strings.HasPrefix(p.Requested, p.Repository+":") && !strings.Contains(p.Requested, "@") {
 			ref = p.Requested + "@" + string(p.Index) // its version may be in the tag only

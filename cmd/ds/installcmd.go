@@ -74,6 +74,23 @@ func (a *app) install(ctx context.Context, ref string, f installFlags) error {
 	if linked {
 		return a.link(ctx, ref, f)
 	}
+	if file, name, ok := a.splitBundle(ref); ok {
+		b, err := a.openBundle(ctx, file)
+		if err != nil {
+			return err
+		}
+		if len(b.plugins) > 0 {
+			return a.installBundle(ctx, b, name, f)
+		}
+		if ref = "oci-layout:" + file; name != "" {
+			ref += ":" + name
+		}
+	}
+	return a.installFrom(ctx, nil, ref, f)
+}
+
+// installFrom installs from a bundle, or with nil from where ref says.
+func (a *app) installFrom(ctx context.Context, b *bundle, ref string, f installFlags) error {
 	base, constraint := splitConstraint(ref)
 	if f.version != "" {
 		constraint = f.version
@@ -91,9 +108,14 @@ func (a *app) install(ctx context.Context, ref string, f installFlags) error {
 	default:
 		return hostabi.Errorf(hostabi.ReasonUsage, "--backend is %q, want auto, wasm, native or both", f.backend)
 	}
-	c := consent{a: a, flags: a.grantFlags(f.grant, f.deny), ref: ref, opt: f}
-	r, err := a.parts.newInstaller(c).Install(ctx, req)
-	if hostabi.ReasonOf(err) == hostabi.ReasonRefNotFound && !strings.ContainsAny(base, "/:.") {
+	if b != nil {
+		ref = b.refOf(ref)
+		req.Via = b.path
+		req.Check = func(p *plugin.Installed, _ map[string]hostabi.Digest) error { return b.check(a, p) }
+	}
+	c := consent{a: a, flags: a.grantFlags(f.grant, f.deny), ref: ref, opt: f, exact: b != nil}
+	r, err := a.parts.installerFrom(b, c).Install(ctx, req)
+	if hostabi.ReasonOf(err) == hostabi.ReasonRefNotFound && b == nil && !strings.ContainsAny(base, "/:.") {
 		long := req
 		long.Ref = "ds-" + base // the original DS named repositories so
 		if r2, err2 := a.parts.newInstaller(c).Install(ctx, long); hostabi.ReasonOf(err2) != hostabi.ReasonRefNotFound {

@@ -134,8 +134,9 @@ func (a *app) pluginSync() *cobra.Command {
 	var f syncFlags
 	c := &cobra.Command{
 		Use: "sync", Short: "Install exactly what a lock file says", Args: wants(0, 0, "no arguments"),
-		Long: "Install exactly what a lock file says: the digests, the signers and what the plugins ask for. A lock file\n" +
-			"grants and trusts nothing by itself: --grant lock accepts the requests that it pins, --trust-key lock the signers and the unsigned digests.",
+		Long: "Install exactly what a lock file says: the digests, the signers and what the plugins ask for. The file may be a bundle\n" +
+			"of ds porter bundle, which holds a lock file and its plugins. A lock file grants and trusts nothing by itself:\n" +
+			"--grant lock accepts the requests that it pins, --trust-key lock the signers and the unsigned digests.",
 		Example: "  ds plugin sync -f ds.lock --frozen --grant lock --trust-key lock",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.trustKey != "" && f.trustKey != "lock" {
@@ -146,7 +147,7 @@ func (a *app) pluginSync() *cobra.Command {
 		},
 	}
 	fl := c.Flags()
-	fl.StringVarP(&f.file, "file", "f", "", "lock file")
+	fl.StringVarP(&f.file, "file", "f", "", "lock file or bundle")
 	fl.BoolVar(&f.frozen, "frozen", false, "change nothing if anything differs from the lock file")
 	fl.BoolVar(&f.frozen, "locked", false, "the same as --frozen")
 	fl.BoolVar(&f.prune, "prune", false, "remove installed plugins that are not listed")
@@ -158,7 +159,7 @@ func (a *app) pluginSync() *cobra.Command {
 
 func (a *app) sync(ctx context.Context, f syncFlags) error {
 	path, s := a.lockPath(f.file), a.parts.store()
-	want, err := s.ReadLock(path)
+	b, want, err := a.lockSource(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -169,7 +170,7 @@ func (a *app) sync(ctx context.Context, f syncFlags) error {
 			if e.Index == "" {
 				return hostabi.Errorf(hostabi.ReasonLockDrift, "%s: the lock file names no index; nothing was changed", name).WithFix("ds plugin sync -f %s", sandbox.Quote(path))
 			}
-			if _, err := a.syncOne(ctx, name, e, f, true); err != nil {
+			if _, err := a.syncOne(ctx, b, name, e, f, true); err != nil {
 				return err
 			}
 		}
@@ -181,7 +182,7 @@ func (a *app) sync(ctx context.Context, f syncFlags) error {
 	completed := make(store.LockFile)
 	err = a.each(items, func(item string) error {
 		name := plugin.Name(item)
-		r, err := a.syncOne(ctx, name, want[name], f, f.dryRun)
+		r, err := a.syncOne(ctx, b, name, want[name], f, f.dryRun)
 		if err != nil {
 			return err
 		}
@@ -192,7 +193,7 @@ func (a *app) sync(ctx context.Context, f syncFlags) error {
 		}
 		return a.installed(r, f.dryRun)
 	})
-	if len(completed) > 0 {
+	if len(completed) > 0 && b == nil {
 		if lerr := s.EditLock(ctx, path, func(l store.LockFile) error { maps.Copy(l, completed); return nil }); err == nil {
 			err = lerr
 		}
@@ -206,6 +207,21 @@ func (a *app) sync(ctx context.Context, f syncFlags) error {
 	return err
 }
 
+// lockSource reads a lock file; of a bundle also where its plugins are.
+func (a *app) lockSource(ctx context.Context, path string) (*bundle, store.LockFile, error) {
+	file, _, ok := a.splitBundle(path)
+	if !ok {
+		want, err := a.parts.store().ReadLock(path)
+		return nil, want, err
+	}
+	b, err := a.openBundle(ctx, file)
+	if err != nil {
+		return nil, nil, err
+	}
+	want, err := b.lock(ctx)
+	return b, want, err
+}
+
 func (a *app) lockedOf(p *plugin.Installed) (store.Locked, bool, error) {
 	r, err := a.parts.store().Receipt(p.Name)
 	if err != nil {
@@ -215,7 +231,7 @@ func (a *app) lockedOf(p *plugin.Installed) (store.Locked, bool, error) {
 }
 
 // syncOne brings one plugin to what its entry says, or checks whether it could.
-func (a *app) syncOne(ctx context.Context, name plugin.Name, e store.Locked, f syncFlags, dryRun bool) (install.Result, error) {
+func (a *app) syncOne(ctx context.Context, b *bundle, name plugin.Name, e store.Locked, f syncFlags, dryRun bool) (install.Result, error) {
 	req := install.Request{Ref: e.Source, Constraint: e.Constraint, DryRun: dryRun}
 	if e.Index != "" {
 		req.Ref, req.Exact = e.Source+"@"+string(e.Index), true
@@ -236,6 +252,11 @@ func (a *app) syncOne(ctx context.Context, name plugin.Name, e store.Locked, f s
 		if p.Name != name {
 			return drift(name, []string{"the package is called " + string(p.Name)})
 		}
+		if b != nil {
+			if err := b.check(a, p); err != nil {
+				return err
+			}
+		}
 		if e.Index == "" {
 			return nil
 		}
@@ -245,7 +266,10 @@ func (a *app) syncOne(ctx context.Context, name plugin.Name, e store.Locked, f s
 	}
 	c := consent{a: a, flags: a.grantFlags(f.grant, nil), ref: req.Ref}
 	c.flags.Lock = e.Capabilities
-	r, err := a.parts.newInstaller(c).Install(ctx, req)
+	if b != nil {
+		req.Via, c.ref, c.exact = b.path, b.refOf(e.Source), true
+	}
+	r, err := a.parts.installerFrom(b, c).Install(ctx, req)
 	if err == nil && dryRun && f.frozen && !a.term.Facts().Prompts {
 		_, err = c.Ask(ctx, r.Plugin, nil) // nothing may fail half way for want of a grant
 	}

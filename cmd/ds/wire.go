@@ -458,8 +458,17 @@ func (l lazyBackend) Run(ctx context.Context, p *plugin.Installed, b *sandbox.Bo
 }
 
 func (p *parts) newInstaller(consent install.Consent) *install.Installer {
+	return p.installerFrom(nil, consent)
+}
+
+// installerFrom installs from a bundle; nil = from registries and layouts.
+func (p *parts) installerFrom(b *bundle, consent install.Consent) *install.Installer {
+	var from install.Sources = sources{p.registry}
+	if b != nil {
+		from = b
+	}
 	return install.New(install.Options{
-		Store: p.store(), Sources: sources{p.registry}, Verifier: verifier{p.a}, Consent: consent, Methods: p.methods, Prefer: p.prefer(), Progress: p.a.term.Report,
+		Store: p.store(), Sources: from, Verifier: verifier{p.a}, Consent: consent, Methods: p.methods, Prefer: p.prefer(), Progress: p.a.term.Report,
 		Cache: func(source string) (install.Cache, error) {
 			c, err := p.cache()
 			if err != nil {

@@ -118,7 +118,7 @@ func (f *flow) apply(ctx context.Context, p *plugin.Installed) (res Result, err 
 func (f *flow) receipt(p *plugin.Installed) *store.Receipt {
 	return &store.Receipt{
 		Name: p.Name, PluginVersion: p.Version, Index: p.Index, RequestDigest: p.RequestDigest, ABI: f.m.ABI, Pinned: f.req.Pin,
-		Source: store.Source{Requested: f.req.Ref, Repository: p.Repository, Constraint: f.req.Constraint, Tag: f.tag},
+		Source: store.Source{Requested: f.req.Ref, Repository: p.Repository, Constraint: f.req.Constraint, Tag: f.tag, Via: f.req.Via},
 		Trust:  f.trust(),
 	}
 }

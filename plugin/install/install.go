@@ -78,6 +78,7 @@ type Options struct {
 // Request is one installation.
 type Request struct {
 	Ref           string      // reference as the user wrote it, without constraint
+	Via           string      // file that it comes from, when Ref does not say so
 	Constraint    string      // of versions, when Ref has neither tag nor digest; upgrades keep to it
 	To            string      // version or constraint that counts this time only
 	Kind          plugin.Kind // wanted kind; empty = Options.Prefer
