@@ -148,11 +148,15 @@ func trustHint(err error, ref string, f installFlags) error {
 	if e.Fix == "" {
 		return err
 	}
-	switch e.Reason {
-	case hostabi.ReasonUnsigned:
+	switch {
+	case e.Reason == hostabi.ReasonUnsigned:
 		f.allowUnsigned = true
-	case hostabi.ReasonSignerUntrusted:
+	case e.Reason == hostabi.ReasonSignerUntrusted:
 		f.trustKey = e.Meta["key"]
+	case e.Meta["flag"] == "--allow-downgrade":
+		f.downgrade = true
+	case e.Meta["flag"] == "--force":
+		f.force = true
 	default:
 		return err
 	}

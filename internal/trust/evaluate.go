@@ -366,8 +366,12 @@ func (e *evaluation) changed() error {
 	if len(e.valid) > 0 {
 		now = string(e.valid[0].key.ID())
 	}
+	name := e.Name
+	if !hostabi.PluginName(name).Valid() { // nobody has signed it, and it is to be pasted
+		name = e.Repository
+	}
 	return hostabi.Errorf(hostabi.ReasonSignerChanged, "signer of %s changed: was %s since %s, now %s",
-		e.Repository, e.Pin.Key, e.Pin.FirstSeen.UTC().Format(time.DateOnly), now).WithFix("ds trust rotate %s --to KEYFILE", e.Name)
+		e.Repository, e.Pin.Key, e.Pin.FirstSeen.UTC().Format(time.DateOnly), now).WithFix("ds trust rotate %s --to KEYFILE", name)
 }
 
 // predicates demands the attestations of the rule, signed by one of its keys.

@@ -30,10 +30,10 @@ func CheckVersion(in Input, seen string, digest hostabi.Digest) error {
 	switch c := plugin.CompareVersions(in.Version, seen); {
 	case c < 0 && !in.AllowDowngrade:
 		return hostabi.Errorf(hostabi.ReasonDowngrade, "%s %s is older than %s seen before", in.Name, in.Version, seen).
-			WithFix("ds plugin install %s --allow-downgrade", in.Ref)
+			WithFix("ds plugin install %s --allow-downgrade", in.Ref).WithMeta("flag", "--allow-downgrade")
 	case in.Version == seen && in.Index != digest && !in.Force:
 		return hostabi.Errorf(hostabi.ReasonVersionMoved, "%s %s was %s, is now %s", in.Name, in.Version, digest, in.Index).
-			WithFix("ds plugin install %s --force", in.Ref)
+			WithFix("ds plugin install %s --force", in.Ref).WithMeta("flag", "--force")
 	}
 	return nil
 }
