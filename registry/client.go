@@ -68,6 +68,8 @@ type Options struct {
 	Secrets *scrub.Scrubber
 	// Home replaces ~ in layout paths, Dir is where relative ones begin; empty = the working directory.
 	Home, Dir string
+	// Epoch is the time of every entry of a tar that is written; the zero time is 1970.
+	Epoch     time.Time
 	UserAgent string
 	// Warn is told once what makes a host less safe, and when a mirror had to name the content of a tag.
 	Warn func(text string)

@@ -309,6 +309,7 @@ func places() []place {
 		{name: "registry", ref: repo(dstest.RegistryOptions{})},
 		{name: "registry without referrers", ref: repo(dstest.RegistryOptions{NoReferrers: true})},
 		{name: "layout", ref: func(t *testing.T) string { return "oci-layout:" + filepath.Join(t.TempDir(), "layout") }},
+		{name: "tar", ref: func(t *testing.T) string { return "oci-layout:" + filepath.Join(t.TempDir(), "layout.tar") }},
 	}
 }
 

@@ -33,19 +33,23 @@ type layoutFiles interface {
 	open(name string) (io.ReadSeekCloser, int64, error) // regular files only; fs.ErrNotExist
 }
 
-// layout is an OCI image layout (image-spec 1.1, image-layout.md). Writing needs a directory.
+// layout is an OCI image layout (image-spec 1.1, image-layout.md). A tar is written through a directory: see
+// Client.writing.
 type layout struct {
 	path  string
 	fs    atomicfile.FS
 	files layoutFiles
-	dir   bool
+	tar   bool
 }
 
 // layout opens the layout at path for reading; one that is not there yet is an empty one.
 func (c *Client) layout(path string) (*layout, error) {
 	fi, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &layout{path: path, fs: c.fs, files: dirFiles(path), dir: true}, nil
+		if strings.HasSuffix(path, ".tar") {
+			return &layout{path: path, fs: c.fs, files: &tarFiles{path: path}, tar: true}, nil
+		}
+		return &layout{path: path, fs: c.fs, files: dirFiles(path)}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -55,9 +59,9 @@ func (c *Client) layout(path string) (*layout, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &layout{path: path, files: t}, nil
+		return &layout{path: path, fs: c.fs, files: t, tar: true}, nil
 	}
-	return &layout{path: path, fs: c.fs, files: dirFiles(path), dir: true}, nil
+	return &layout{path: path, fs: c.fs, files: dirFiles(path)}, nil
 }
 
 func badLayout(format string, a ...any) error {
@@ -324,9 +328,6 @@ func (l *layout) mount(context.Context, hostabi.Descriptor, string) bool { retur
 
 // writable makes the directories and the file oci-layout.
 func (l *layout) writable() error {
-	if !l.dir || strings.HasSuffix(l.path, ".tar") {
-		return hostabi.Errorf(hostabi.ReasonFeatureMissing, "layouts in a tar can be read only")
-	}
 	if err := atomicfile.MkdirAll(l.fs, filepath.Join(l.path, "blobs", "sha256"), 0o755); err != nil {
 		return err
 	}

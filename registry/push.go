@@ -31,10 +31,8 @@ func (c *Client) Push(ctx context.Context, ref string, root hostabi.Descriptor, 
 		return e
 	}
 	r = r.orLatest()
-	if err := c.push(pushing(ctx, t), r, t, root, &opened{from}, p); err != nil {
-		return fail(ctx, "push", r, t, err)
-	}
-	return nil
+	err = c.writing(ctx, t, func(t target) error { return c.push(pushing(ctx, t), r, t, root, &opened{from}, p) })
+	return fail(ctx, "push", r, t, err)
 }
 
 // pushing asks for the scope of a push from the first request on.
@@ -263,10 +261,13 @@ func (c *Client) Tag(ctx context.Context, ref, tag string) error {
 		return err
 	}
 	ctx = pushing(ctx, t)
-	body, err := t.manifest(ctx, d)
-	if err == nil {
-		err = t.tag(ctx, d, body, tag)
-	}
+	err = c.writing(ctx, t, func(t target) error {
+		body, err := t.manifest(ctx, d)
+		if err != nil {
+			return err
+		}
+		return t.tag(ctx, d, body, tag)
+	})
 	if err != nil {
 		return fail(ctx, "tag", r, t, err)
 	}
@@ -276,7 +277,7 @@ func (c *Client) Tag(ctx context.Context, ref, tag string) error {
 }
 
 // Copy copies what src points to, with everything below it, to the place dst; digests stay. Any pair of
-// remote repository and layout works, except that a tar can only be read. dst without tag and digest takes
+// remote repository and layout works; a layout whose name ends in .tar is a tar. dst without tag and digest takes
 // the tag of src, else latest. It returns the root.
 func (c *Client) Copy(ctx context.Context, src, dst string, o CopyOptions) (hostabi.Descriptor, error) {
 	from, s, err := c.open(src)
@@ -296,11 +297,15 @@ func (c *Client) Copy(ctx context.Context, src, dst string, o CopyOptions) (host
 			to.Tag = defaultTag
 		}
 	}
-	tr := &transfer{c: c, dst: t, rep: c.reporter(o.Progress), blob: s.blob, src: s}
+	tr := &transfer{c: c, rep: c.reporter(o.Progress), blob: s.blob, src: s}
 	if from.Host == to.Host && !from.IsLayout() {
 		tr.mount = from.Repository
 	}
-	if err := tr.copy(pushing(ctx, t), s, root, to, o); err != nil {
+	err = c.writing(ctx, t, func(t target) error {
+		tr.dst = t
+		return tr.copy(pushing(ctx, t), s, root, to, o)
+	})
+	if err != nil {
 		// The failing side is not always known; the target is named because it is what is incomplete.
 		return hostabi.Descriptor{}, fail(ctx, "copy", to, t, err)
 	}

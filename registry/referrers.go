@@ -102,7 +102,11 @@ func (c *Client) Attach(ctx context.Context, repo string, subject hostabi.Descri
 	if err != nil {
 		return hostabi.Descriptor{}, err
 	}
-	d, err := c.attach(pushing(ctx, t), t, subject, r)
+	var d hostabi.Descriptor
+	err = c.writing(ctx, t, func(t target) error {
+		d, err = c.attach(pushing(ctx, t), t, subject, r)
+		return err
+	})
 	if err != nil {
 		return hostabi.Descriptor{}, fail(ctx, "attach", ref, t, err)
 	}

@@ -43,16 +43,23 @@ func (a *app) build(ctx context.Context, dir string, f packFlags) (*publish.Pack
 	if f.wasmConfig != "wasm" && f.wasmConfig != "empty" {
 		return nil, nil, hostabi.Errorf(hostabi.ReasonUsage, "--wasm-config is %q, want wasm or empty", f.wasmConfig)
 	}
-	created := time.Unix(0, 0)
-	if s := a.env("SOURCE_DATE_EPOCH"); s != "" {
-		var sec int64
-		if _, err := fmt.Sscan(s, &sec); err != nil {
-			return nil, nil, hostabi.Errorf(hostabi.ReasonUsage, "SOURCE_DATE_EPOCH is %q, want seconds since 1970", s)
-		}
-		created = time.Unix(sec, 0)
+	created, err := a.epoch()
+	if err != nil {
+		return nil, nil, err
 	}
 	p, err := publish.Options{Created: created, Legacy: f.legacy, WASMZstd: f.wasmZstd, EmptyConfig: f.wasmConfig == "empty"}.Build(ctx, dir, m)
 	return p, m, err
+}
+
+// epoch is the time of whatever is the same each time it is made.
+func (a *app) epoch() (time.Time, error) {
+	var sec int64
+	if s := a.env("SOURCE_DATE_EPOCH"); s != "" {
+		if _, err := fmt.Sscan(s, &sec); err != nil {
+			return time.Time{}, hostabi.Errorf(hostabi.ReasonUsage, "SOURCE_DATE_EPOCH is %q, want seconds since 1970", s)
+		}
+	}
+	return time.Unix(sec, 0), nil
 }
 
 // pushFlags are the flags of ds plugin push.

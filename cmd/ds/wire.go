@@ -130,7 +130,7 @@ func (p *parts) newCache() (*cache.Store, error) {
 	return s, nil
 }
 
-func (p *parts) newRegistry() (*registry.Client, error) {
+func (p *parts) newRegistry() (_ *registry.Client, err error) {
 	c := p.a.cfg
 	o := registry.Options{
 		DefaultRegistry: c.String("registry.default"), Insecure: c.List("registry.insecure_registries"), Concurrency: int(c.Int("registry.concurrency")),
@@ -143,6 +143,9 @@ func (p *parts) newRegistry() (*registry.Client, error) {
 		Proxy:   registry.Proxy{HTTP: p.proxy("http"), HTTPS: p.proxy("https"), No: p.noProxy()},
 		Offline: c.Bool("registry.offline"), Home: p.a.paths.Home, Dir: p.a.wd, UserAgent: "ds/" + version,
 		Refs: refs{p.cache}, Secrets: &p.a.secrets, Mirrors: c.List("registry.mirrors"), Warn: func(text string) { p.a.warn(text, "") },
+	}
+	if o.Epoch, err = p.a.epoch(); err != nil {
+		return nil, err
 	}
 	var hosts []struct {
 		Host        string
@@ -158,7 +161,7 @@ func (p *parts) newRegistry() (*registry.Client, error) {
 		TokenHosts    []string `json:"token_hosts"`
 		RedirectHosts []string `json:"redirect_hosts"`
 	}
-	if err := c.Objects("registry.hosts", &hosts); err != nil {
+	if err = c.Objects("registry.hosts", &hosts); err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonConfigValue, "registry.hosts: %w", err)
 	}
 	for _, h := range hosts {
