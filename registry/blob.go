@@ -22,14 +22,13 @@ type blobReader struct {
 	via  *mirror // of the open or last body; nil = the registry itself
 	desc hostabi.Descriptor
 
-	off     int64 // of the next byte that Read gives
-	body    io.ReadCloser
-	cancel  context.CancelCauseFunc
-	watch   *time.Timer
-	begun   int64 // where the open body began to be used
-	moved   bool  // it gave at least one byte
-	stalls  int   // cuts since the last byte
-	resumed func(offset int64)
+	off    int64 // of the next byte that Read gives
+	body   io.ReadCloser
+	cancel context.CancelCauseFunc
+	watch  *time.Timer
+	begun  int64 // where the open body began to be used
+	moved  bool  // it gave at least one byte
+	stalls int   // cuts since the last byte
 }
 
 // Seek sets the offset of the next Read.
@@ -166,6 +165,14 @@ func (b *blobReader) ask(ctx context.Context, r *remoteRepo) error {
 	return err
 }
 
+// source says where the open or last body is from.
+func (b *blobReader) source() string {
+	if b.via != nil {
+		return "mirror"
+	}
+	return "origin"
+}
+
 // distrust makes the next try go elsewhere: these bytes were wrong.
 func (b *blobReader) distrust() {
 	if b.via != nil {
@@ -191,8 +198,10 @@ func (b *blobReader) request(ctx context.Context, r *remoteRepo, offset int64) e
 	b.body, b.cancel, b.begun = resp.Body, cancel, b.off
 	b.watch = time.AfterFunc(b.repo.c.o.Timeouts.Idle, func() { cancel(errIdle) })
 	b.watch.Stop()
-	if offset > 0 && b.resumed != nil {
-		b.resumed(offset)
+	if offset > 0 {
+		b.repo.c.observe(Event{
+			Op: "blob", Phase: PhaseResumed, Ref: b.repo.ref.Name(), Digest: b.desc.Digest, MediaType: b.desc.MediaType, Size: b.desc.Size, Offset: offset, Source: b.source(),
+		})
 	}
 	if resp.StatusCode == http.StatusOK && b.off > 0 {
 		return b.skip()

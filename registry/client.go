@@ -73,6 +73,8 @@ type Options struct {
 	UserAgent string
 	// Warn is told once what makes a host less safe, and when a mirror had to name the content of a tag.
 	Warn func(text string)
+	// Observer is told what the client does, by several goroutines at once; it must not block.
+	Observer func(Event)
 	// Transport replaces the network, in tests.
 	Transport http.RoundTripper
 }
@@ -287,10 +289,14 @@ func (c *Client) resolve(ctx context.Context, r Reference, t source) (hostabi.De
 			return d, nil
 		}
 	}
+	c.observe(Event{Op: "resolve", Phase: PhaseStart, Ref: r.String()})
 	d, err := t.resolve(ctx, r.Tag, r.Digest)
 	if err != nil {
-		return hostabi.Descriptor{}, fail(ctx, "resolve", r, t, err)
+		err = fail(ctx, "resolve", r, t, err)
+		c.observe(Event{Op: "resolve", Phase: PhaseFailed, Ref: r.String(), Err: err})
+		return hostabi.Descriptor{}, err
 	}
+	c.observe(Event{Op: "resolve", Phase: PhaseDone, Ref: r.String(), Digest: d.Digest, MediaType: d.MediaType, Size: d.Size})
 	if byTag {
 		c.remember(ctx, r, d)
 	}

@@ -59,7 +59,7 @@ type puller struct {
 }
 
 func (c *Client) puller(r Reference, src source, sink hostabi.Sink, p func(hostabi.Progress)) *puller {
-	return &puller{c: c, ref: r, src: src, sink: sink, rep: c.reporter(p), cached: make(map[hostabi.Digest]bool)}
+	return &puller{c: c, ref: r, src: src, sink: sink, rep: c.reporter(r, p), cached: make(map[hostabi.Digest]bool)}
 }
 
 // resolve asks nobody when the digest is given and the sink holds it.
@@ -143,7 +143,7 @@ func (p *puller) blob(ctx context.Context, d hostabi.Descriptor) (err error) {
 	it := p.rep.item(d)
 	defer func() {
 		if err != nil {
-			it.fail()
+			it.fail(err)
 		}
 	}()
 	if info, err := p.sink.Stat(ctx, d.Digest); err == nil {
@@ -185,6 +185,9 @@ func (p *puller) fetch(ctx context.Context, d hostabi.Descriptor, it *item) (how
 	if err := ingest(w, r, d, it); err != nil {
 		_ = w.Abort() // err says more
 		return "", err
+	}
+	if b, ok := r.(*blobReader); ok {
+		it.source = b.source()
 	}
 	if _, err := w.Commit(ctx); err != nil && hostabi.ReasonOf(err) != hostabi.ReasonExists {
 		if b, ok := r.(*blobReader); ok && hostabi.ReasonOf(err) == hostabi.ReasonDigestMismatch {

@@ -47,7 +47,7 @@ func (c *Client) push(ctx context.Context, r Reference, t target, root hostabi.D
 	if r.Tag != "" {
 		there, err := t.resolve(ctx, r.Tag, "")
 		if err == nil && there.Digest == root.Digest {
-			c.reporter(p).item(there).done(hostabi.AtTarget)
+			c.reporter(r, p).pushing().item(there).done(hostabi.AtTarget)
 			return nil
 		}
 		if err != nil && !isNotFound(err) {
@@ -62,7 +62,7 @@ func (c *Client) push(ctx context.Context, r Reference, t target, root hostabi.D
 	if err != nil {
 		return err
 	}
-	tr := &transfer{c: c, dst: t, rep: c.reporter(p), blob: from.blob}
+	tr := &transfer{c: c, dst: t, rep: c.reporter(r, p).pushing(), blob: from.blob}
 	if err := tr.graph(ctx, g); err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (t *transfer) one(ctx context.Context, d hostabi.Descriptor) (err error) {
 	it := t.rep.item(d)
 	defer func() {
 		if err != nil {
-			it.fail()
+			it.fail(err)
 		}
 	}()
 	release, err := t.c.slots(ctx, t.dst, t.src)
@@ -297,7 +297,7 @@ func (c *Client) Copy(ctx context.Context, src, dst string, o CopyOptions) (host
 			to.Tag = defaultTag
 		}
 	}
-	tr := &transfer{c: c, rep: c.reporter(o.Progress), blob: s.blob, src: s}
+	tr := &transfer{c: c, rep: c.reporter(to, o.Progress).pushing(), blob: s.blob, src: s}
 	if from.Host == to.Host && !from.IsLayout() {
 		tr.mount = from.Repository
 	}

@@ -104,7 +104,7 @@ func (c *Client) Attach(ctx context.Context, repo string, subject hostabi.Descri
 	}
 	var d hostabi.Descriptor
 	err = c.writing(ctx, t, func(t target) error {
-		d, err = c.attach(pushing(ctx, t), t, subject, r)
+		d, err = c.attach(pushing(ctx, t), ref, t, subject, r)
 		return err
 	})
 	if err != nil {
@@ -114,7 +114,7 @@ func (c *Client) Attach(ctx context.Context, repo string, subject hostabi.Descri
 	return d, nil
 }
 
-func (c *Client) attach(ctx context.Context, t target, subject hostabi.Descriptor, r Referrer) (hostabi.Descriptor, error) {
+func (c *Client) attach(ctx context.Context, ref Reference, t target, subject hostabi.Descriptor, r Referrer) (hostabi.Descriptor, error) {
 	content := map[hostabi.Digest][]byte{}
 	add := func(mediaType string, b []byte) hostabi.Descriptor {
 		d := hostabi.Descriptor{MediaType: mediaType, Digest: hostabi.DigestOf(b), Size: int64(len(b))}
@@ -133,7 +133,7 @@ func (c *Client) attach(ctx context.Context, t target, subject hostabi.Descripto
 	}
 	root := add(mediaManifest, body)
 	root.ArtifactType, root.Annotations = r.ArtifactType, r.Annotations
-	tr := &transfer{c: c, dst: t, rep: c.reporter(nil), blob: (&opened{fromMemory(content)}).blob}
+	tr := &transfer{c: c, dst: t, rep: c.reporter(ref, nil).pushing(), blob: (&opened{fromMemory(content)}).blob}
 	if err := tr.graph(ctx, &graph{manifests: []node{{root, body}}, blobs: []hostabi.Descriptor{config, layer}}); err != nil {
 		return hostabi.Descriptor{}, err
 	}

@@ -227,10 +227,17 @@ func (r *remoteRepo) put(ctx context.Context, d hostabi.Descriptor, src io.ReadS
 		if !again || n >= r.c.o.Retry.Attempts {
 			return err
 		}
-		if err := r.c.sleep(ctx, backoff(n)); err != nil {
+		if err := r.again(ctx, "push", n, err); err != nil {
 			return err
 		}
 	}
+}
+
+// again pauses before repeat n (from 0) of what failed with err.
+func (r *remoteRepo) again(ctx context.Context, op string, n int, err error) error {
+	e := Event{Op: op, Phase: PhaseRetry, Ref: r.ref.Name(), Attempt: n + 1, Wait: backoff(n), Err: err}
+	r.c.observe(e)
+	return r.c.sleep(ctx, e.Wait)
 }
 
 // uploadTransient reports whether a new upload may succeed. 416 is a server that counted differently.
@@ -302,7 +309,7 @@ func (r *remoteRepo) repeat(ctx context.Context, f func() error) error {
 		if err == nil || n >= r.c.o.Retry.Attempts || !uploadTransient(ctx, err) {
 			return err
 		}
-		if err := r.c.sleep(ctx, backoff(n)); err != nil {
+		if err := r.again(ctx, "tag", n, err); err != nil {
 			return err
 		}
 	}

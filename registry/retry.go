@@ -61,8 +61,15 @@ func (t *retrier) RoundTrip(q *http.Request) (*http.Response, error) {
 		if resp != nil {
 			drain(resp)
 		}
+		e := Event{Op: opOf(q), Phase: PhaseRetry, Ref: q.URL.Host, Attempt: n + 1, Wait: after, Err: err}
+		if asked {
+			e.Phase = PhaseWait
+		} else {
+			e.Wait = backoff(n)
+		}
+		t.c.observe(e)
 		if !asked {
-			if err := t.c.sleep(ctx, backoff(n)); err != nil {
+			if err := t.c.sleep(ctx, e.Wait); err != nil {
 				return nil, err
 			}
 		}

@@ -143,6 +143,7 @@ func (p *parts) newRegistry() (_ *registry.Client, err error) {
 		Proxy:   registry.Proxy{HTTP: p.proxy("http"), HTTPS: p.proxy("https"), No: p.noProxy()},
 		Offline: c.Bool("registry.offline"), Home: p.a.paths.Home, Dir: p.a.wd, UserAgent: "ds/" + version,
 		Refs: refs{p.cache}, Secrets: &p.a.secrets, Mirrors: c.List("registry.mirrors"), Warn: func(text string) { p.a.warn(text, "") },
+		Observer: p.a.observeRegistry,
 	}
 	if o.Epoch, err = p.a.epoch(); err != nil {
 		return nil, err
@@ -178,6 +179,19 @@ func (p *parts) newRegistry() (_ *registry.Client, err error) {
 		o.Credentials = append(o.Credentials, registry.Credential(cr))
 	}
 	return registry.New(o)
+}
+
+// observeRegistry says why nothing moves, and logs the rest.
+func (a *app) observeRegistry(e registry.Event) {
+	switch e.Phase {
+	case registry.PhaseProgress:
+		return
+	case registry.PhaseWait:
+		if e.Wait >= time.Second && !a.g.quiet {
+			fmt.Fprintf(a.stderr(), "note: %s asks to wait %s\n", e.Ref, e.Wait)
+		}
+	}
+	a.log.Debug("registry", "op", e.Op, "phase", e.Phase, "ref", e.Ref, "digest", string(e.Digest), "offset", e.Offset, "source", e.Source, "attempt", e.Attempt, "wait", e.Wait, "err", e.Err)
 }
 
 // file is an optional path of the configuration.
