@@ -62,8 +62,12 @@ func (c *callees) Run(ctx context.Context, name plugin.Name, inv *plugin.Invocat
 	case name == "flood":
 		return c.flood(ctx, words)
 	case name == "sleep":
+		defer c.w.Ended.Add(1)
+		_, _ = io.WriteString(inv.Stdout, "asleep") // nobody has to listen
 		<-ctx.Done()
 		return failed(name, ctx.Err())
+	case name == "fetch":
+		return c.fetch(ctx, inv, words)
 	case name == "read":
 		return c.read(ctx, inv, words)
 	case name == "ring":
@@ -125,16 +129,16 @@ func (c *callees) flood(ctx context.Context, words []string) error {
 }
 
 // session opens a session of a callee.
-func (c *callees) session(name plugin.Name, inv *plugin.Invocation, granted map[hostabi.Capability]sandbox.Scopes) (hostabi.Session, error) {
+func (c *callees) session(ctx context.Context, name plugin.Name, inv *plugin.Invocation, granted map[hostabi.Capability]sandbox.Scopes) (hostabi.Session, error) {
 	p := installed(name, nil)
 	own := *inv
 	own.ID = fmt.Sprintf("%032d", len(inv.Chain))
-	return c.w.Registrar.Open(p, c.w.Grant(p, &own, granted), &own)
+	return c.w.Registrar.Open(p, c.w.grantCallee(sandbox.CallerOf(ctx), p, &own, granted), &own)
 }
 
 // read tries to read a blob or to write the caller's state, with cache.read own and nothing else.
 func (c *callees) read(ctx context.Context, inv *plugin.Invocation, words []string) error {
-	s, err := c.session("read", inv, map[hostabi.Capability]sandbox.Scopes{hostabi.CacheRead: {Scope: []string{"own"}}})
+	s, err := c.session(ctx, "read", inv, map[hostabi.Capability]sandbox.Scopes{hostabi.CacheRead: {Scope: []string{"own"}}})
 	if err != nil {
 		return err
 	}
@@ -159,6 +163,18 @@ func (c *callees) read(ctx context.Context, inv *plugin.Invocation, words []stri
 	return say(inv, err, string(text))
 }
 
+// fetch resolves the reference that it is told, with registry.pull for what is typed and for nothing else.
+func (c *callees) fetch(ctx context.Context, inv *plugin.Invocation, words []string) error {
+	inv.Typed = []plugin.Typed{{Index: 1, Type: "ref", Value: words[1]}}
+	s, err := c.session(ctx, "fetch", inv, map[hostabi.Capability]sandbox.Scopes{hostabi.RegistryPull: {Scope: []string{"args"}}})
+	if err != nil {
+		return err
+	}
+	defer s.Close() //nolint:errcheck // nothing to lose
+	_, err = invoke(ctx, s, hostv1.Registry_Resolve_FullMethodName, &hostv1.RefRequest{Ref: words[1]})
+	return say(inv, err, "resolved")
+}
+
 // say prints text, or the reason of err, as output.
 func say(inv *plugin.Invocation, err error, text string) error {
 	if err != nil {
@@ -178,7 +194,7 @@ func invoke(ctx context.Context, s hostabi.Session, method string, req proto.Mes
 
 // next calls the plugin called target, and reports its own name and what came of it.
 func (c *callees) next(ctx context.Context, name plugin.Name, inv *plugin.Invocation, target string) error {
-	s, err := c.session(name, inv, map[hostabi.Capability]sandbox.Scopes{hostabi.PluginsCall: {Scope: []string{target + "/run"}}})
+	s, err := c.session(ctx, name, inv, map[hostabi.Capability]sandbox.Scopes{hostabi.PluginsCall: {Scope: []string{target + "/run"}}})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package hosttest
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -78,6 +79,7 @@ remove: NOT_FOUND NOT_CACHED`},
 	"cache/list-own":     {text: "put: ok\nput: ok\nlist: ok\n2 blobs\ntext/two 3\nlist: ok"},
 	"cache/pin":          {text: "put: ok\npin: ok\nunpin: ok\ntoo long: INVALID_ARGUMENT BAD_MESSAGE"},
 	"cache/over-quota":   {text: "create: ok\ncommit: RESOURCE_EXHAUSTED QUOTA", after: nothingOwned},
+	"cache/open-256MiB":  {before: bigBlob, text: "open: ok\nread: ok\n268435456 bytes, zero true"},
 	"cache/usage-denied": {text: `usage: PERMISSION_DENIED CAPABILITY_DENIED`},
 
 	"registry/resolve":           {text: "resolve: ok\napplication/vnd.oci.image.manifest.v1+json true true"},
@@ -102,6 +104,7 @@ same true`},
 	"registry/push-denied":    {text: "manifest: ok\npush: PERMISSION_DENIED CAPABILITY_DENIED\ntag: PERMISSION_DENIED CAPABILITY_DENIED"},
 	"registry/tag":            {text: "tag: ok\nresolve: ok\nsame true\nbad tag: INVALID_ARGUMENT REF"},
 	"registry/list-tags":      {text: "v1\ntags: ok"},
+	"registry/tags-1000":      {before: manyTags, text: "tags: ok\n1001, first true last true"},
 	"registry/referrers-none": {text: "referrers: ok\n0"},
 	"registry/offline":        {text: `resolve: UNAVAILABLE OFFLINE`, offline: true},
 
@@ -149,6 +152,7 @@ get: ok
 kit k = 2`},
 	"state/delete":         {text: "put: ok\ndelete: ok\ndelete: ok\nget: NOT_FOUND KEY_NOT_FOUND"},
 	"state/list-prefix":    {text: "put: ok\nput: ok\nput: ok\nl/a 0\nl/b 0\nlist: ok"},
+	"state/two-writers":    {text: "put: ok\nok 1, ABORTED STATE_CONFLICT 7\nget: ok\nthe winner's value true"},
 	"state/foreign-denied": {text: "get: PERMISSION_DENIED CAPABILITY_DENIED\nput: PERMISSION_DENIED CAPABILITY_DENIED"},
 	"state/over-quota":     {text: strings.Repeat("put: ok\n", 5) + "put: RESOURCE_EXHAUSTED QUOTA"},
 	"state/value-too-big":  {text: `put: RESOURCE_EXHAUSTED TOO_LARGE`},
@@ -178,7 +182,13 @@ call: ok
 exit 0 signal 0 stdout "handed on" stderr ""`},
 	"plugins/blob-foreign": {text: `call: NOT_FOUND NOT_CACHED`},
 	"plugins/own-grants":   {text: "call: ok\nexit 0 signal 0 stdout \"CAPABILITY_DENIED\" stderr \"\""},
-	"plugins/no-start":     {text: `call: INVALID_ARGUMENT BAD_MESSAGE`},
+	"plugins/cancel-kills": {text: "call: ok\nasleep\nclose: ok", after: calleeEnded},
+	"plugins/args-not-widened": {text: `
+call: ok
+exit 0 signal 0 stdout "resolved" stderr ""
+call: ok
+exit 0 signal 0 stdout "CAPABILITY_DENIED" stderr ""`},
+	"plugins/no-start": {text: `call: INVALID_ARGUMENT BAD_MESSAGE`},
 
 	"http/get":              {text: "200 v 5 bytes: hello\ndo: ok"},
 	"http/post":             {text: "200  6 bytes: abcdef\ndo: ok"},
@@ -235,6 +245,51 @@ a new number true`},
 	"carrier/parallel-32":          {text: `32 results, all ok "hello"`},
 	"carrier/panic-is-internal":    {text: "get: INTERNAL INTERNAL\nnext call: ok"},
 	"carrier/deadline-midcall":     {text: "poll: DEADLINE_EXCEEDED TIMEOUT\nnext call: ok"},
+}
+
+// bigBlob puts a blob of 256 MiB into the cache, all zero.
+func bigBlob(t testing.TB, w *World) {
+	if testing.Short() {
+		t.Skip("reads 256 MiB")
+	}
+	view, err := w.Cache(Name, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close() // committed
+	b, err := view.Create(t.Context(), hostabi.Descriptor{})
+	piece := make([]byte, 1<<20)
+	for range 256 {
+		if err == nil {
+			_, err = b.Write(piece)
+		}
+	}
+	if err == nil {
+		_, err = b.Commit(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// manyTags gives app:v1 a thousand tags more.
+func manyTags(t testing.TB, w *World) {
+	p, err := w.Pusher()
+	for i := range 1000 {
+		if err == nil {
+			err = p.Tag(t.Context(), w.Registry+"/app:v1", fmt.Sprintf("t%04d", i))
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// calleeEnded finds that the run of "sleep" is over: the session waited for it.
+func calleeEnded(t testing.TB, w *World) {
+	if n := w.Ended.Load(); n != 1 {
+		t.Errorf("%d runs of the callee have ended", n)
+	}
 }
 
 // nothingOwned finds no blob that the guest committed.

@@ -98,6 +98,9 @@ func Run(t *testing.T, c Carrier, build func(t testing.TB, s Setup) Owners) {
 			}
 			w := NewWorld(t, build, want.offline)
 			w.seed(t)
+			if want.before != nil {
+				want.before(t, w)
+			}
 			text := want.text
 			if want.from != nil {
 				text = want.from(w)
@@ -118,6 +121,7 @@ type result struct {
 	text    string
 	from    func(w *World) string // instead of text
 	offline bool
+	before  func(t testing.TB, w *World) // makes more than every world has
 	after   func(t testing.TB, w *World) // looks at the host's side
 }
 

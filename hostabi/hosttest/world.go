@@ -52,6 +52,7 @@ type World struct {
 	Terminal  *Terminal
 	Stdout    *Buffer      // of the invocation
 	Written   atomic.Int64 // lines that the plugin "yes" has written
+	Ended     atomic.Int64 // runs of the plugin "sleep" that have ended
 
 	web   string // URL of a web server at 127.0.0.1
 	t     testing.TB
@@ -128,7 +129,7 @@ func (w *World) Box(inv *plugin.Invocation) *sandbox.Box {
 		hostabi.StateRead:       {Scope: []string{"own"}},
 		hostabi.StateWrite:      {Scope: []string{"own"}, Quota: 1 << 20},
 		hostabi.PluginsCall: {Scope: []string{
-			"exit/with", "flood/*", "clock/*", "read/*", "cat/run", "order/run", "sleep/run", "ring/run", "absent/run",
+			"exit/with", "fetch/*", "flood/*", "clock/*", "read/*", "cat/run", "order/run", "sleep/run", "ring/run", "absent/run",
 			"kit/run", "chain1/run",
 		}},
 		hostabi.NetHTTP:    {Scope: []string{"private:" + w.web, strings.Replace(w.web, "127.0.0.1", "localhost", 1)}},
@@ -138,6 +139,11 @@ func (w *World) Box(inv *plugin.Invocation) *sandbox.Box {
 
 // Grant is the box of a run of p that requests and is granted the same.
 func (w *World) Grant(p *plugin.Installed, inv *plugin.Invocation, granted map[hostabi.Capability]sandbox.Scopes) *sandbox.Box {
+	return w.grantCallee(nil, p, inv, granted)
+}
+
+// grantCallee is Grant for a run that was called by the one that caller belongs to.
+func (w *World) grantCallee(caller *sandbox.Box, p *plugin.Installed, inv *plugin.Invocation, granted map[hostabi.Capability]sandbox.Scopes) *sandbox.Box {
 	own := *p
 	m := *p.Manifest
 	for _, c := range hostabi.Capabilities() {
@@ -146,7 +152,11 @@ func (w *World) Grant(p *plugin.Installed, inv *plugin.Invocation, granted map[h
 		}
 	}
 	own.Manifest = &m
-	box, err := sandbox.NewBox(sandbox.BoxOptions{Plugin: &own, Invocation: inv, Granted: granted, Home: inv.Dir})
+	o := sandbox.BoxOptions{Plugin: &own, Invocation: inv, Granted: granted, Home: inv.Dir, Inherited: caller}
+	if p, err := w.Puller(); err == nil {
+		o.Canonical = p.Canonical
+	}
+	box, err := sandbox.NewBox(o)
 	if err != nil {
 		w.t.Fatalf("box of %s: %v", p.Name, err)
 	}

@@ -64,6 +64,7 @@ var all = map[string]func(*guest){
 	"cache/list-own":                 cacheList,
 	"cache/pin":                      cachePin,
 	"cache/over-quota":               cacheOverQuota,
+	"cache/open-256MiB":              cacheOpenBig,
 	"cache/usage-denied":             cacheUsage,
 
 	"registry/resolve":           registryResolve,
@@ -79,6 +80,7 @@ var all = map[string]func(*guest){
 	"registry/push-denied":       registryPushDenied,
 	"registry/tag":               registryTag,
 	"registry/list-tags":         registryTags,
+	"registry/tags-1000":         registryManyTags,
 	"registry/referrers-none":    registryReferrers,
 	"registry/offline":           registryResolve,
 
@@ -100,23 +102,26 @@ var all = map[string]func(*guest){
 	"state/add":            stateAdd,
 	"state/delete":         stateDelete,
 	"state/list-prefix":    stateList,
+	"state/two-writers":    stateTwoWriters,
 	"state/foreign-denied": stateForeign,
 	"state/over-quota":     stateOverQuota,
 	"state/value-too-big":  stateTooBig,
 
-	"plugins/list":           pluginsList,
-	"plugins/exit-3":         pluginsExit,
-	"plugins/stdin-1MiB":     pluginsStdin,
-	"plugins/output-order":   pluginsOrder,
-	"plugins/depth-8":        pluginsDepth,
-	"plugins/cycle":          pluginsCycle,
-	"plugins/not-found":      pluginsCall("absent", "run"),
-	"plugins/call-denied":    pluginsCall("exit", "forbidden"),
-	"plugins/timeout":        pluginsTimeout,
-	"plugins/blob-delegated": pluginsBlob,
-	"plugins/blob-foreign":   pluginsBlobForeign,
-	"plugins/own-grants":     pluginsOwnGrants,
-	"plugins/no-start":       pluginsNoStart,
+	"plugins/list":             pluginsList,
+	"plugins/exit-3":           pluginsExit,
+	"plugins/stdin-1MiB":       pluginsStdin,
+	"plugins/output-order":     pluginsOrder,
+	"plugins/depth-8":          pluginsDepth,
+	"plugins/cycle":            pluginsCycle,
+	"plugins/not-found":        pluginsCall("absent", "run"),
+	"plugins/call-denied":      pluginsCall("exit", "forbidden"),
+	"plugins/timeout":          pluginsTimeout,
+	"plugins/blob-delegated":   pluginsBlob,
+	"plugins/blob-foreign":     pluginsBlobForeign,
+	"plugins/own-grants":       pluginsOwnGrants,
+	"plugins/cancel-kills":     pluginsCancel,
+	"plugins/args-not-widened": pluginsArgs,
+	"plugins/no-start":         pluginsNoStart,
 
 	"http/get":              httpGet,
 	"http/post":             httpPost,
@@ -286,12 +291,26 @@ func (g *guest) write(o *hostv1lite.OpenedBlob, b []byte) error {
 	return err
 }
 
+// reader reads an open blob: by its handle if the carrier has one, else by its path. done ends it.
+func (g *guest) reader(o *hostv1lite.OpenedBlob) (r io.Reader, done func(), err error) {
+	if h, err := g.s.Handle(o.Handle); err == nil {
+		return h, func() {}, nil
+	}
+	f, err := os.Open(o.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	return f, func() { _ = f.Close() }, nil // only read
+}
+
 // readAll reads an open blob.
 func (g *guest) readAll(o *hostv1lite.OpenedBlob) ([]byte, error) {
-	if h, err := g.s.Handle(o.Handle); err == nil {
-		return io.ReadAll(h)
+	r, done, err := g.reader(o)
+	if err != nil {
+		return nil, err
 	}
-	return os.ReadFile(o.Path)
+	defer done()
+	return io.ReadAll(r)
 }
 
 // put commits b as a blob.

@@ -200,6 +200,33 @@ func stateList(g *guest) {
 	g.outcome("list", err)
 }
 
+// stateTwoWriters: of writers that saw the same revision one wins, and the others change nothing.
+func stateTwoWriters(g *guest) {
+	e, err := g.statePut("shared", "0", nil)
+	g.outcome("put", err)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	said := make(map[string]int)
+	winner := ""
+	for i := range 8 {
+		wg.Go(func() {
+			value := fmt.Sprint("writer ", i)
+			_, err := g.statePut("shared", value, &e.Revision)
+			mu.Lock()
+			defer mu.Unlock()
+			if said[word(err)]++; err == nil {
+				winner = value
+			}
+		})
+	}
+	wg.Wait()
+	g.print("ok %d, ABORTED STATE_CONFLICT %d", said["ok"], said["ABORTED STATE_CONFLICT"])
+	var now hostv1lite.StateEntry
+	err = g.call(hostv1lite.StateGet, &hostv1lite.StateKey{Key: "shared"}, &now)
+	g.outcome("get", err)
+	g.print("the winner's value %t", string(now.Value) == winner)
+}
+
 func stateForeign(g *guest) {
 	g.stateGet("other", "k")
 	g.outcome("put", g.call(hostv1lite.StatePut, &hostv1lite.PutStateRequest{Owner: "other", Key: "k"}, &hostv1lite.StateEntry{}))
@@ -281,6 +308,27 @@ func pluginsBlobForeign(g *guest) {
 // pluginsOwnGrants: the callee may not write the state that its caller may write.
 func pluginsOwnGrants(g *guest) {
 	g.report(&hostv1lite.CallStart{Plugin: "read", Command: "state"}, nil)
+}
+
+// pluginsCancel: a call that the caller gives up ends the callee.
+func pluginsCancel(g *guest) {
+	st, err := g.open(hostv1lite.PluginsCall, &hostv1lite.CallRequest{Start: &hostv1lite.CallStart{Plugin: "sleep", Command: "run"}})
+	var e hostv1lite.CallEvent
+	if err == nil {
+		err = st.recv(&e)
+	}
+	g.outcome("call", err)
+	g.print("%s", e.Stdout)
+	if err == nil {
+		g.outcome("close", st.Close())
+	}
+}
+
+// pluginsArgs: what a callee may do with its arguments is not more than what its caller may do with them.
+func pluginsArgs(g *guest) {
+	for _, ref := range []string{"app:v1", "secret:v1"} {
+		g.report(&hostv1lite.CallStart{Plugin: "fetch", Command: "ref", Args: []string{g.ref(ref)}}, nil)
+	}
 }
 
 func pluginsNoStart(g *guest) {

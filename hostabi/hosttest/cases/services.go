@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/delivery-station/ds/hostabi"
@@ -227,6 +228,37 @@ func cacheOverQuota(g *guest) {
 	g.outcome("commit", err)
 }
 
+// zeros256 is the digest of the blob of 256 MiB that the world has for cacheOpenBig.
+const zeros256 = "sha256:a6d72ac7690f53be6ae46ba88506bd97302a093f7108472bd9efc3cefda06484"
+
+// cacheOpenBig reads a blob that no guest could keep in memory.
+func cacheOpenBig(g *guest) {
+	var o hostv1lite.OpenedBlob
+	err := g.call(hostv1lite.CacheOpen, &hostv1lite.OpenBlobRequest{Digest: zeros256, WantFd: true}, &o)
+	g.outcome("open", err)
+	if err != nil {
+		return
+	}
+	r, done, err := g.reader(&o)
+	if err != nil {
+		g.outcome("read", err)
+		return
+	}
+	defer done()
+	buf, size, zero := make([]byte, 1<<20), 0, true
+	for err == nil {
+		var n int
+		n, err = r.Read(buf)
+		size += n
+		zero = zero && (n == 0 || buf[0] == 0 && buf[n-1] == 0)
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	g.outcome("read", err)
+	g.print("%d bytes, zero %t", size, zero)
+}
+
 func cacheUsage(g *guest) {
 	g.outcome("usage", g.call(hostv1lite.CacheUsage, &hostv1lite.UsageRequest{}, &hostv1lite.UsageReply{}))
 }
@@ -392,6 +424,20 @@ func registryTags(g *guest) {
 		return nil
 	})
 	g.outcome("tags", err)
+}
+
+func registryManyTags(g *guest) {
+	seen := make(map[string]bool)
+	err := g.each(hostv1lite.RegistryListTags, &hostv1lite.ListTagsRequest{Repository: g.ref("app")}, func(st stream) error {
+		var t hostv1lite.TagName
+		err := st.recv(&t)
+		if err == nil {
+			seen[t.Name] = true
+		}
+		return err
+	})
+	g.outcome("tags", err)
+	g.print("%d, first %t last %t", len(seen), seen["t0000"], seen["t0999"])
 }
 
 func registryReferrers(g *guest) {
