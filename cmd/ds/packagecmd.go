@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
+	"io"
 
 	"github.com/spf13/cobra"
 
 	"github.com/delivery-station/ds/hostabi"
-	"github.com/delivery-station/ds/plugin/publish"
 )
 
 func (a *app) pluginPackage() *cobra.Command {
@@ -41,28 +39,8 @@ func (a *app) pack(ctx context.Context, dir, out string, f packFlags) error {
 		return err
 	}
 	defer func() { _ = p.Close() }() // temporary files
-	if err := writeTar(ctx, p, a.absolute(out)); err != nil {
+	if err := replaceFile(a.absolute(out), func(w io.Writer) error { return p.WriteTar(ctx, w) }); err != nil {
 		return err
 	}
-	return a.pushed(out, &outgoing{root: p.Root, name: string(m.Name), version: m.Version}, nil)
-}
-
-// writeTar puts the tar in place as a whole or not at all.
-func writeTar(ctx context.Context, p *publish.Package, name string) (err error) {
-	tmp := fmt.Sprintf("%s.%d.tmp", name, os.Getpid())
-	w, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // a package is for others
-	if err != nil {
-		return hostabi.Errorf(hostabi.ReasonUsage, "%w", err)
-	}
-	err = p.WriteTar(ctx, w)
-	if cerr := w.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, name)
-	}
-	if err != nil {
-		_ = os.Remove(tmp) // the error says more
-	}
-	return err
+	return a.pushed(out, &outgoing{root: p.Root, name: string(m.Name), version: m.Version}, "")
 }

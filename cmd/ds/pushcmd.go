@@ -104,19 +104,19 @@ func (a *app) pluginPush() *cobra.Command {
 type outgoing struct {
 	root          hostabi.Descriptor
 	name, version string
+	tar           string // layout that it comes from, or empty
 	send          func(ctx context.Context, ref string) error
 	close         func() error
 }
 
 func (a *app) outgoing(ctx context.Context, client *registry.Client, from string, f packFlags) (*outgoing, error) {
 	if strings.HasSuffix(from, ".tar") {
-		src := "oci-layout:" + from
-		root, doc, err := a.index(ctx, client, src)
+		l, err := a.locate(ctx, from)
 		if err != nil {
 			return nil, err
 		}
-		return &outgoing{root, doc.Annotations["name"], doc.Annotations["version"], func(ctx context.Context, ref string) error {
-			_, err := client.Copy(ctx, src+"@"+string(root.Digest), ref, registry.CopyOptions{Referrers: true, Progress: a.term.Report})
+		return &outgoing{l.root, l.doc.Annotations["name"], l.doc.Annotations["version"], l.at, func(ctx context.Context, ref string) error {
+			_, err := client.Copy(ctx, l.at+"@"+string(l.root.Digest), ref, registry.CopyOptions{Referrers: true, Progress: a.term.Report})
 			return err
 		}, func() error { return nil }}, nil
 	}
@@ -124,7 +124,7 @@ func (a *app) outgoing(ctx context.Context, client *registry.Client, from string
 	if err != nil {
 		return nil, err
 	}
-	return &outgoing{p.Root, string(m.Name), m.Version, func(ctx context.Context, ref string) error {
+	return &outgoing{p.Root, string(m.Name), m.Version, "", func(ctx context.Context, ref string) error {
 		return client.Push(ctx, ref, p.Root, p.Open, a.term.Report)
 	}, p.Close}, nil
 }
@@ -135,12 +135,12 @@ func (a *app) push(ctx context.Context, from, ref string, f pushFlags) error {
 		return err
 	}
 	switch {
-	case key == nil && !f.unsigned:
-		return hostabi.Errorf(hostabi.ReasonUnsigned, "there is no key to sign with").WithFix("ds plugin push --key FILE\nwithout a signature: ds plugin push --unsigned")
 	case f.unsigned && f.file != "":
 		return hostabi.Errorf(hostabi.ReasonUsage, "--key and --unsigned contradict each other")
 	case f.unsigned:
 		key = nil
+	case key == nil && !strings.HasSuffix(from, ".tar"):
+		return noKey()
 	}
 	if key == nil && (len(f.attest) > 0 || f.rotateFrom != "") {
 		return hostabi.Errorf(hostabi.ReasonUsage, "--attest and --rotate-from need a key")
@@ -165,6 +165,10 @@ func (a *app) push(ctx context.Context, from, ref string, f pushFlags) error {
 		return hostabi.Errorf(hostabi.ReasonUsage, "%s names another version than plugin.yaml, %s", ref, pkg.version)
 	}
 	repository, tag := parsed.Name(), publish.Tag(pkg.version)
+	signer, err := pkg.signer(ctx, a, client, repository, key, f.unsigned)
+	if err != nil {
+		return err
+	}
 	if err := a.checkTag(ctx, repository+":"+tag, pkg.root.Digest, f.force); err != nil {
 		return err
 	}
@@ -174,45 +178,59 @@ func (a *app) push(ctx context.Context, from, ref string, f pushFlags) error {
 	}
 	if f.dryRun {
 		fmt.Fprintf(a.stderr(), "note: nothing was pushed; the tags would be %s\n", strings.Join(tags, ", "))
-	} else if err := a.publish(ctx, client, repository, pkg, tags, key, f); err != nil {
+	} else if err := a.publish(ctx, &signed{a, client, repository, repository, pkg.root, pkg.name, pkg.version}, pkg, tags, key, signer, f); err != nil {
 		return err
 	}
-	if key == nil {
+	if signer == "" {
 		fmt.Fprintf(a.stderr(), "warning: %s %s is not signed; users need --allow-unsigned\n", pkg.name, pkg.version)
 	}
-	return a.pushed(repository+":"+tag, pkg, key)
+	return a.pushed(repository+":"+tag, pkg, signer)
+}
+
+func noKey() error {
+	return hostabi.Errorf(hostabi.ReasonUnsigned, "there is no key to sign with").WithFix("ds plugin push --key FILE\nwithout a signature: ds plugin push --unsigned")
+}
+
+// signer is the key that the package will be signed with in repository: the given one, or who signed it in its tar.
+func (o *outgoing) signer(ctx context.Context, a *app, client *registry.Client, repository string, key *trust.PrivateKey, unsigned bool) (trust.KeyID, error) {
+	switch {
+	case key != nil:
+		return key.ID(), nil
+	case unsigned:
+		return "", nil
+	}
+	id, err := (&signed{a, client, o.tar, repository, o.root, o.name, o.version}).signer(ctx)
+	if err == nil && id == "" {
+		err = noKey()
+	}
+	return id, err
 }
 
 // pushed is the result as rows.
-func (a *app) pushed(ref string, pkg *outgoing, key *trust.PrivateKey) error {
-	row := struct {
+func (a *app) pushed(ref string, pkg *outgoing, signer trust.KeyID) error {
+	return a.rows(term.ObjectOf([]string{"reference", "digest", "name", "version", "signer"}, struct {
 		Reference string         `json:"reference"`
 		Digest    hostabi.Digest `json:"digest"`
 		Name      string         `json:"name"`
 		Version   string         `json:"version"`
 		Signer    string         `json:"signer"`
-	}{ref, pkg.root.Digest, pkg.name, pkg.version, "none"}
-	if key != nil {
-		row.Signer = string(key.ID())
-	}
-	return a.rows(term.ObjectOf([]string{"reference", "digest", "name", "version", "signer"}, row))
+	}{ref, pkg.root.Digest, pkg.name, pkg.version, signerOf(signer)}))
 }
 
-// publish sends, attaches, reads back, and tags last.
-func (a *app) publish(ctx context.Context, client *registry.Client, repository string, pkg *outgoing, tags []string, key *trust.PrivateKey, f pushFlags) error {
-	byDigest := repository + "@" + string(pkg.root.Digest)
-	s := &signed{a, client, repository, repository, pkg.root, pkg.name, pkg.version}
+// publish sends, attaches, reads back, and tags last. With a key the package is signed, unless it is already.
+func (a *app) publish(ctx context.Context, s *signed, pkg *outgoing, tags []string, key *trust.PrivateKey, signer trust.KeyID, f pushFlags) error {
+	byDigest := s.repository + "@" + string(pkg.root.Digest)
 	r := publish.Release{
 		Send:   func(ctx context.Context) error { return pkg.send(ctx, byDigest) },
 		Attach: s.attach,
-		Tag:    func(ctx context.Context, tag string) error { return client.Tag(ctx, byDigest, tag) },
+		Tag:    func(ctx context.Context, tag string) error { return s.client.Tag(ctx, byDigest, tag) },
 	}
 	attached, err := a.sboms(f.sbom)
 	if err != nil {
 		return err
 	}
 	if key != nil {
-		there, err := s.verifiesWith(ctx, key.Key) // of an earlier try
+		there, err := s.verifiesWith(ctx, key.ID()) // of an earlier try
 		if err != nil {
 			return err
 		}
@@ -225,7 +243,9 @@ func (a *app) publish(ctx context.Context, client *registry.Client, repository s
 			return err
 		}
 		attached = append(append(attached, bundles...), attested...)
-		r.Check = func(ctx context.Context) error { return s.check(ctx, key.Key) }
+	}
+	if signer != "" {
+		r.Check = func(ctx context.Context) error { return s.check(ctx, signer) }
 	}
 	return r.Publish(ctx, attached, tags)
 }
@@ -267,46 +287,4 @@ func (a *app) checkTag(ctx context.Context, ref string, want hostabi.Digest, for
 		return hostabi.Errorf(hostabi.ReasonPushRefused, "%s is %s already", ref, have.Digest).WithFix("ds plugin push --force")
 	}
 	return nil
-}
-
-func (a *app) pluginSign() *cobra.Command {
-	var k signFlags
-	var attest []string
-	c := &cobra.Command{
-		Use: "sign REF", Short: "Add a signature to a plugin package that is in a registry or layout", Args: wants(1, 1, "one reference"),
-		Example: "  ds plugin sign ghcr.io/acme/hello:1.4.0 --key release.pem",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.sign(cmd.Context(), args[0], k, attest)
-		},
-	}
-	k.add(c)
-	c.Flags().StringArrayVar(&attest, "attest", nil, "sign and attach a predicate: JSON with predicateType and predicate (repeatable)")
-	return c
-}
-
-func (a *app) sign(ctx context.Context, ref string, k signFlags, attest []string) error {
-	key, err := a.signingKey(ctx, k)
-	if err != nil {
-		return err
-	}
-	if key == nil {
-		return hostabi.Errorf(hostabi.ReasonUsage, "there is no key to sign with").WithFix("ds plugin sign %s --key FILE", ref)
-	}
-	client, err := a.parts.registry()
-	if err != nil {
-		return err
-	}
-	parsed, err := client.Parse(ref)
-	if err != nil {
-		return err
-	}
-	root, doc, err := a.index(ctx, client, ref)
-	if err != nil {
-		return err
-	}
-	pkg := &outgoing{root: root, name: doc.Annotations["name"], version: doc.Annotations["version"], send: func(context.Context, string) error { return nil }}
-	if err := a.publish(ctx, client, parsed.Name(), pkg, nil, key, pushFlags{signFlags: k, attest: attest}); err != nil {
-		return err
-	}
-	return a.pushed(parsed.Name()+"@"+string(root.Digest), pkg, key)
 }

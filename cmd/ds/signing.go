@@ -5,10 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -117,7 +114,7 @@ func (s *signed) evidence(ctx context.Context) (trust.Input, error) {
 }
 
 // verifiesWith reports whether the index is signed by key already.
-func (s *signed) verifiesWith(ctx context.Context, key *trust.Key) (bool, error) {
+func (s *signed) verifiesWith(ctx context.Context, key trust.KeyID) (bool, error) {
 	in, err := s.evidence(ctx)
 	if hostabi.ReasonOf(err) == hostabi.ReasonRefNotFound { // nothing was ever pushed there
 		return false, nil
@@ -125,10 +122,10 @@ func (s *signed) verifiesWith(ctx context.Context, key *trust.Key) (bool, error)
 	if err != nil {
 		return false, err
 	}
-	in.TrustKey = key.ID()
-	switch _, err := trust.Evaluate(in); hostabi.ReasonOf(err) {
+	in.TrustKey = key
+	switch v, err := trust.Evaluate(in); hostabi.ReasonOf(err) {
 	case "":
-		return err == nil, err
+		return v.Key == key, err
 	case hostabi.ReasonUnsigned, hostabi.ReasonSignerUntrusted:
 		return false, nil
 	default:
@@ -137,12 +134,25 @@ func (s *signed) verifiesWith(ctx context.Context, key *trust.Key) (bool, error)
 }
 
 // check is the last look before a tag moves.
-func (s *signed) check(ctx context.Context, key *trust.Key) error {
+func (s *signed) check(ctx context.Context, key trust.KeyID) error {
 	ok, err := s.verifiesWith(ctx, key)
 	if err == nil && !ok {
 		err = hostabi.Errorf(hostabi.ReasonBadAnswer, "%s does not list the signature of %s that was sent to it; no tag was moved", s.repository, s.root.Digest)
 	}
 	return err
+}
+
+// signer is who signed the index already, whoever that is; empty = nobody.
+func (s *signed) signer(ctx context.Context) (trust.KeyID, error) {
+	in, err := s.evidence(ctx)
+	if err != nil {
+		return "", err
+	}
+	v, err := trust.Evaluate(in)
+	if hostabi.ReasonOf(err) == hostabi.ReasonUnsigned {
+		return "", nil
+	}
+	return v.Key, err
 }
 
 // signatures are the bundles to attach: the signature, unless it is there, and what names the key before.
@@ -228,25 +238,8 @@ func (a *app) bundles(ctx context.Context, client *registry.Client, ref string, 
 		return nil, err
 	}
 	return install.Bundles(ctx, repo, ref, index, func(ctx context.Context, d plugin.OCIDescriptor) ([]byte, error) {
-		return a.small(ctx, repo, hostabi.Descriptor{MediaType: d.MediaType, Digest: hostabi.Digest(d.Digest), Size: d.Size})
+		return repo.Small(ctx, hostabi.Descriptor{MediaType: d.MediaType, Digest: hostabi.Digest(d.Digest), Size: d.Size})
 	})
-}
-
-// small reads a blob, whose size was checked, through the cache.
-func (a *app) small(ctx context.Context, repo *registry.Repository, d hostabi.Descriptor) ([]byte, error) {
-	c, err := a.parts.cache()
-	if err != nil {
-		return nil, err
-	}
-	if err := repo.Fetch(ctx, d, c); err != nil {
-		return nil, err
-	}
-	f, err := c.Open(ctx, d.Digest)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // read-only
-	return io.ReadAll(io.LimitReader(f, d.Size))
 }
 
 // index reads the document that a reference names; without tag and digest, that of the highest version.
@@ -279,66 +272,4 @@ func (a *app) index(ctx context.Context, client *registry.Client, ref string) (h
 		return root, doc, hostabi.Errorf(hostabi.ReasonNotAPlugin, "%s is no plugin package (artifact type %q)", ref, doc.ArtifactType)
 	}
 	return root, doc, nil
-}
-
-func (a *app) pluginKeygen() *cobra.Command {
-	var out, passphraseFile string
-	var plain bool
-	c := &cobra.Command{
-		Use: "keygen -o FILE", Short: "Make a key that signs plugin packages: FILE and FILE.pub", Args: wants(0, 0, "no arguments"),
-		Example: "  ds plugin keygen -o release.pem",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if out == "" {
-				return hostabi.Errorf(hostabi.ReasonUsage, "-o FILE is required").WithFix("ds plugin keygen -o release.pem")
-			}
-			return a.keygen(cmd.Context(), out, passphraseFile, plain)
-		},
-	}
-	c.Flags().StringVarP(&out, "output", "o", "", "file of the private key; the public key goes beside it, with .pub")
-	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "file with the passphrase to encrypt the key with")
-	c.Flags().BoolVar(&plain, "no-passphrase", false, "do not ask for a passphrase on a terminal")
-	return c
-}
-
-func (a *app) keygen(ctx context.Context, out, passphraseFile string, plain bool) error {
-	key, err := trust.GenerateKey()
-	if err != nil {
-		return err
-	}
-	var word []byte
-	if passphraseFile != "" || !plain && a.term.Facts().Prompts {
-		if word, err = a.passphrase(ctx, "passphrase for the new key (empty: none):", passphraseFile); err != nil {
-			return err
-		}
-	}
-	text, err := key.Encode(word)
-	if err != nil {
-		return err
-	}
-	name := a.absolute(out)
-	for _, f := range []struct {
-		name string
-		text []byte
-		mode os.FileMode
-	}{{name, text, 0o600}, {name + ".pub", key.PEM(), 0o644}} {
-		if err := writeNew(f.name, f.text, f.mode); err != nil {
-			return err
-		}
-	}
-	fmt.Fprintf(a.std.out, "%s\n", key.ID())
-	fmt.Fprintf(a.stderr(), "note: %s signs, keep it; %s.pub is for users: ds trust add %s.pub --for 'HOST/REPOSITORY/**'\n", out, out, out)
-	return nil
-}
-
-// writeNew makes a file that must not exist: a key is never overwritten.
-func writeNew(name string, text []byte, mode os.FileMode) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return hostabi.Errorf(hostabi.ReasonUsage, "%w", err)
-	}
-	_, err = f.Write(text)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }

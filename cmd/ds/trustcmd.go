@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -324,4 +325,10 @@ func (a *app) editPins(ctx context.Context, change func(map[string]*trust.Pin) e
 		return err
 	}
 	return change(all)
+}
+
+// base is a file name without its directories and its last extension.
+func base(file string) string {
+	name := filepath.Base(file)
+	return strings.TrimSuffix(strings.TrimSuffix(name, filepath.Ext(name)), ".pem")
 }

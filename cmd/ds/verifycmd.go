@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/delivery-station/ds/plugin"
 	"github.com/delivery-station/ds/plugin/install"
 	"github.com/delivery-station/ds/plugin/store"
+	"github.com/delivery-station/ds/registry"
 )
 
 // verified is what ds plugin verify prints.
@@ -64,33 +64,64 @@ func (a *app) verify(ctx context.Context, what string, v *verified) error {
 	if !strings.ContainsAny(what, "/:.@") {
 		return a.verifyInstalled(ctx, plugin.Name(what), v)
 	}
-	ref := what
-	if strings.HasSuffix(what, ".tar") && !strings.Contains(what, ":") || a.isDir(what) {
-		ref = "oci-layout:" + a.absolute(what)
-	}
-	client, err := a.parts.registry()
+	l, err := a.locate(ctx, what)
 	if err != nil {
 		return err
 	}
-	parsed, err := client.Parse(ref)
+	v.Reference, v.Index, v.Files = l.repository, l.root.Digest, "not installed"
+	v.take(l.doc)
+	bundles, err := a.bundles(ctx, l.client, l.at, l.root.Digest)
 	if err != nil {
 		return err
 	}
-	root, doc, err := a.index(ctx, client, ref)
-	if err != nil {
-		return err
-	}
-	v.Reference, v.Index, v.Files = parsed.Name(), root.Digest, "not installed"
-	v.take(doc)
-	bundles, err := a.bundles(ctx, client, ref, root.Digest)
-	if err != nil {
-		return err
-	}
-	e := install.Evidence{Ref: what, Repository: parsed.Name(), Index: root.Digest, Name: v.Name, Version: v.Version, Downgrade: true, Force: true}
+	e := install.Evidence{Ref: what, Repository: l.repository, Index: l.root.Digest, Name: v.Name, Version: v.Version, Downgrade: true, Force: true}
 	for _, d := range slices.Sorted(maps.Keys(bundles)) {
 		e.Bundles = append(e.Bundles, bundles[d])
 	}
 	return a.judge(e, v)
+}
+
+// located is a package that is not installed.
+type located struct {
+	client     *registry.Client
+	at         string // repository or layout that holds it
+	repository string // where it belongs: of a bundle, where it came from
+	root       hostabi.Descriptor
+	doc        plugin.OCIDocument
+}
+
+// locate finds what a reference, FILE.tar[:NAME] or a directory names.
+func (a *app) locate(ctx context.Context, what string) (l located, err error) {
+	if l.client, err = a.parts.registry(); err != nil {
+		return l, err
+	}
+	ref := what
+	if file, name, ok := a.splitBundle(what); ok {
+		ref = "oci-layout:" + file
+		b, err := a.openBundle(ctx, file)
+		if err != nil {
+			return l, err
+		}
+		for _, p := range b.plugins {
+			if name == "" && len(b.plugins) == 1 || name == p.name {
+				l.at, l.repository = ref, p.repository
+				l.root, l.doc, err = a.index(ctx, l.client, ref+"@"+string(p.root.Digest))
+				return l, err
+			}
+		}
+		if len(b.plugins) > 0 {
+			return l, hostabi.Errorf(hostabi.ReasonRefNotFound, "%s holds %d plugins, none of them is %q", what, len(b.plugins), name)
+		}
+	} else if a.isDir(what) {
+		ref = "oci-layout:" + a.absolute(what)
+	}
+	parsed, err := l.client.Parse(ref)
+	if err != nil {
+		return l, err
+	}
+	l.at, l.repository = parsed.Name(), parsed.Name()
+	l.root, l.doc, err = a.index(ctx, l.client, ref)
+	return l, err
 }
 
 func (a *app) verifyInstalled(ctx context.Context, name plugin.Name, v *verified) error {
@@ -179,10 +210,4 @@ func (a *app) judge(e install.Evidence, v *verified) error {
 		err = ceiling.AllowSigner(v.Signer)
 	}
 	return err
-}
-
-// base is a file name without its directories and its last extension.
-func base(file string) string {
-	name := filepath.Base(file)
-	return strings.TrimSuffix(strings.TrimSuffix(name, filepath.Ext(name)), ".pem")
 }
