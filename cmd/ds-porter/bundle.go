@@ -241,7 +241,7 @@ func (t *layoutTar) keep(text []byte, mediaType string) listedManifest {
 
 // save writes the tar; what cannot be finished is emptied, so that nobody takes it for a bundle.
 func (t *layoutTar) save(ctx context.Context, name string) (size int64, err error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // the user's own file, like any tool makes it
 	if err != nil {
 		return 0, err
 	}

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ var platform = runtime.GOOS + "/" + runtime.GOARCH
 
 // world is a registry, a store and a cache; everything in it is real but consent.
 type world struct {
+	mu     sync.Mutex
 	t      *testing.T
 	reg    *dstest.RegistryServer
 	client *registry.Client
@@ -82,11 +84,20 @@ type named struct {
 func (n named) Name() string { return n.name }
 
 func (w *world) Ask(_ context.Context, p, active *plugin.Installed) (func(context.Context) error, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.asked = append(w.asked, p.Name)
-	return func(context.Context) error { w.granted++; return nil }, w.refuse
+	return func(context.Context) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.granted++
+		return nil
+	}, w.refuse
 }
 
 func (w *world) Check(_ context.Context, p *plugin.Installed) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.checked = append(w.checked, p.Program.Kind)
 	if p.Program.Kind == w.badKind {
 		return hostabi.Errorf(hostabi.ReasonModuleRefused, "bad module")
@@ -96,11 +107,15 @@ func (w *world) Check(_ context.Context, p *plugin.Installed) error {
 
 func (w *world) install(req install.Request) (install.Result, error) {
 	w.t.Helper()
-	i := install.New(install.Options{
-		Store: w.store, Sources: w, Verifier: w.verifier, Consent: w, Checkers: map[plugin.Kind]install.Checker{plugin.Native: w, plugin.WASM: w},
+	return w.with(w.store).Install(w.t.Context(), req)
+}
+
+// with installs into another store.
+func (w *world) with(s *store.Store) *install.Installer {
+	return install.New(install.Options{
+		Store: s, Sources: w, Verifier: w.verifier, Consent: w, Checkers: map[plugin.Kind]install.Checker{plugin.Native: w, plugin.WASM: w},
 		Methods: func() []string { return []string{"ds.host.v1.Config/Get"} }, Cache: func(source string) (install.Cache, error) { return w.cache.View("", source), nil },
 	})
-	return i.Install(w.t.Context(), req)
 }
 
 // source writes a plugin directory.
