@@ -72,8 +72,11 @@ func (d *dsTree) fail(err error) experimentalsys.Errno {
 	return experimentalsys.EIO
 }
 
+// request is a message in JSON.
+type request map[string]any
+
 // ask makes one unary call with JSON on both sides.
-func (d *dsTree) ask(method string, req map[string]any, reply any) error {
+func (d *dsTree) ask(method string, req request, reply any) error {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return err
@@ -399,7 +402,7 @@ func (d *dsTree) list(n node) (out []experimentalsys.Dirent, e experimentalsys.E
 		add(fs.ModeDir, "sha256")
 	case part[0] == "call":
 		var about struct{ Methods []string }
-		if e = d.host(func() error { return d.ask("Meta/Describe", nil, &about) }); e != 0 {
+		if e = d.host(func() error { return d.ask("Meta/Describe", request{}, &about) }); e != 0 {
 			return nil, e
 		}
 		var services, methods []string

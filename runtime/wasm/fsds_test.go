@@ -134,7 +134,10 @@ func newTree(t testing.TB, inv *plugin.Invocation) (*dsTree, *treeSession) {
 		"Echo/Say":  func(req string) (string, error) { return "said " + req, nil },
 		"Echo/Fail": func(string) (string, error) { return "", hostabi.Errorf(hostabi.ReasonCapabilityDenied, "no") },
 		"Echo/Big":  func(string) (string, error) { return strings.Repeat("b", hostabi.MaxMessage), nil },
-		"Meta/Describe": func(string) (string, error) {
+		"Meta/Describe": func(req string) (string, error) {
+			if req != "{}" {
+				return "", hostabi.Errorf(hostabi.ReasonBadMessage, "asked %s", req)
+			}
 			return `{"methods":["ds.host.v1.Meta/Describe","ds.host.v1.Echo/Say","ds.host.v1.Echo/Fail"],"grants":[{"cap":"state.read"}],` +
 				`"invocation":{"plugin":"demo","paths":[{"index":1,"typed":"/x"}]}}`, nil
 		},

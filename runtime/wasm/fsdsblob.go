@@ -22,8 +22,8 @@ type blobFile struct {
 	f *os.File
 }
 
-// digestOf is the request that names the blob of a node.
-func (n node) digest() map[string]any { return map[string]any{"digest": "sha256:" + n.leaf} }
+// digest is the request that names the blob of a node.
+func (n node) digest() request { return request{"digest": "sha256:" + n.leaf} }
 
 // statBlob asks for a blob without opening it.
 func (d *dsTree) statBlob(n node) (st sys.Stat_t, e experimentalsys.Errno) {

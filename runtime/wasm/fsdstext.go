@@ -41,7 +41,7 @@ type describe struct {
 }
 
 func (d *dsTree) describe() (about describe, err error) {
-	err = d.ask("Meta/Describe", nil, &about)
+	err = d.ask("Meta/Describe", request{}, &about)
 	return about, err
 }
 
@@ -78,7 +78,7 @@ func (d *dsTree) configText() (any, error) {
 			Secret    bool
 		}
 	}
-	if err := d.ask("Config/List", map[string]any{"prefix": prefix}, &own); err != nil {
+	if err := d.ask("Config/List", request{"prefix": prefix}, &own); err != nil {
 		return nil, err
 	}
 	root := make(map[string]any)
