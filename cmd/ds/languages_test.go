@@ -34,17 +34,23 @@ denied: code 7, CAPABILITY_DENIED: tour may not use registry.pull ghcr.io/acme/a
 type language struct {
 	name, needs string // a program without which it cannot run, empty = none
 	put         func(dir string) (string, error)
+	fetched     string // a module that others built, in fetchedDir; empty = none
 }
+
+// fetchedDir is where make interpreters puts unmodified interpreters. They are not kept here.
+var fetchedDir = filepath.Join("..", "..", "bin", "guests")
 
 func languages() []language {
 	return []language{
-		{"go native", "", goTour("ds-tour", program("ds-tour"), "CGO_ENABLED=0")},
-		{"go wasm", "", goTour("tour.wasm", module, "GOOS=wasip1", "GOARCH=wasm")},
-		{"c", "", prebuilt("c")},
-		{"rust", "", prebuilt("rust")},
-		{"assemblyscript", "", prebuilt("assemblyscript")},
-		{"python", "python3", script("python", "ds.py")},
-		{"node", "node", script("node", "ds.js")},
+		{"go native", "", goTour("ds-tour", program("ds-tour"), "CGO_ENABLED=0"), ""},
+		{"go wasm", "", goTour("tour.wasm", module, "GOOS=wasip1", "GOARCH=wasm"), ""},
+		{"c", "", prebuilt("c"), ""},
+		{"rust", "", prebuilt("rust"), ""},
+		{"assemblyscript", "", prebuilt("assemblyscript"), ""},
+		{"python", "python3", script("python", "ds.py"), ""},
+		{"node", "node", script("node", "ds.js"), ""},
+		{"cpython wasm", "", interpreted("python.wasm", "tour.py", "/app/bin/python3, -B"), "python.wasm"},
+		{"ruby wasm", "", interpreted("ruby.wasm", "tour.rb", "ruby"), "ruby.wasm"},
 	}
 }
 
@@ -79,6 +85,26 @@ func script(name, sdk string) func(string) (string, error) {
 	}
 }
 
+// interpreted is a script for an interpreter that knows nothing of ds and finds it through files below /ds. What
+// the interpreter needs beside its module is in a directory named like that.
+func interpreted(module, script, argv string) func(string) (string, error) {
+	return func(dir string) (string, error) {
+		app := filepath.Join(dir, "app")
+		err := os.Mkdir(app, 0o700)
+		if lib := filepath.Join(fetchedDir, strings.TrimSuffix(module, ".wasm")); err == nil {
+			if _, serr := os.Stat(lib); serr == nil {
+				err = os.CopyFS(app, os.DirFS(lib))
+			}
+		}
+		err = errors.Join(
+			err,
+			copyFile(filepath.Join(fetchedDir, module), filepath.Join(dir, module)),
+			copyFile(filepath.Join(guestDir, "files", script), filepath.Join(app, script)),
+		)
+		return fmt.Sprintf("  wasm: {artifact: %s, argv: [%s, /app/%s]}\nassets: app\n", module, argv, script), err
+	}
+}
+
 func copyFile(from, to string) error {
 	b, err := os.ReadFile(from)
 	if err != nil {
@@ -96,6 +122,11 @@ func tourOf(t *testing.T, l language) string {
 		}
 		if _, err := exec.LookPath(l.needs); err != nil {
 			t.Skip(l.needs + " is not here")
+		}
+	}
+	if l.fetched != "" {
+		if _, err := os.Stat(filepath.Join(fetchedDir, l.fetched)); err != nil {
+			t.Skip("bin/guests/" + l.fetched + " is not here: make interpreters fetches it")
 		}
 	}
 	dir := filepath.Join(t.TempDir(), "tour")
