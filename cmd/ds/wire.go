@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -72,6 +73,8 @@ type parts struct {
 	wasm      func() *wasm.Backend
 	native    func() *native.Backend
 	schemas   func() *schemas
+
+	reattach map[string]native.Reattach // DS_REATTACH, read by newManager
 
 	mu      sync.Mutex
 	closers []func() error
@@ -355,7 +358,7 @@ func (p *parts) newNative() *native.Backend {
 			return c.RunDir()
 		},
 		Confine: p.a.cfg.String("sandbox.native"), Wrap: strings.Fields(p.a.env("DS_PLUGIN_WRAP")), Log: p.a.log,
-		Legacy: p.store(), LegacyCache: p.legacyCache,
+		Legacy: p.store(), LegacyCache: p.legacyCache, Reattach: p.reattach, Wire: slices.Contains(strings.Split(p.a.env("DS_DEBUG"), ","), "wire"),
 	})
 }
 
@@ -428,6 +431,9 @@ func (p *parts) newManager() (*manager.Manager, error) {
 	a := p.a
 	grants, err := p.grants()
 	if err != nil {
+		return nil, err
+	}
+	if p.reattach, err = native.ParseReattach(a.env("DS_REATTACH")); err != nil {
 		return nil, err
 	}
 	return manager.New(manager.Options{

@@ -102,8 +102,15 @@ func (r *run) enforcement() (Enforcement, error) {
 		confine = confineRequire
 	}
 	e := r.b.probe().Enforce(r.p.Program.Mode, r.box.Sockets(), confine)
+	foreign := ""
 	if len(r.b.o.Wrap) > 0 {
-		e = Enforcement{Why: "a program below a wrapper is not confined", missing: "a program below a wrapper is not confined"}
+		foreign = "a program below a wrapper is not confined"
+	}
+	if _, attached := r.attached(); attached {
+		foreign = "a server that ds did not start is not confined"
+	}
+	if foreign != "" {
+		e = Enforcement{Why: foreign, missing: foreign}
 	}
 	if confine == confineRequire && e.missing != "" {
 		return e, r.fail(hostabi.ReasonSandboxRequired, "%s", e.missing)

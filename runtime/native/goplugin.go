@@ -2,13 +2,16 @@ package native
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math"
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -30,6 +33,7 @@ const (
 	cookieKey   = "DS_PLUGIN_MAGIC_COOKIE"
 	cookieValue = "delivery-station-plugin"
 	pluginKey   = "ds-plugin"
+	stdioMethod = "/plugin.GRPCStdio/StreamStdio"
 )
 
 // shutdownTime is how long a server may take to end by itself when it is asked to.
@@ -73,6 +77,15 @@ func (r *run) goplugin(ctx context.Context, change func(*server)) error {
 	}
 	defer s.std.close()
 	s.prepare(dir.path)
+	if at, yes := r.attached(); yes {
+		if err := r.checkVersion(at.Version); err != nil {
+			return err
+		}
+		if err := s.attach(at); err != nil {
+			return r.fail(hostabi.ReasonStartFailed, "%w", err)
+		}
+	}
+	s.client = goplugin.NewClient(s.config)
 	result := s.run(ctx)
 	s.teardown()
 	return s.result(result)
@@ -108,6 +121,8 @@ type server struct {
 	client *goplugin.Client
 	broken chan error // the first error of out or err
 
+	running *attachedRunner // a server that was not started here; nil = started here
+
 	connected sync.WaitGroup // the goroutine of connect
 	talk      conversation
 	host      *grpc.Server
@@ -116,6 +131,7 @@ type server struct {
 	mu     sync.Mutex
 	conn   *grpc.ClientConn
 	closed bool
+	silent atomic.Bool // the server has no stdio stream, or it has ended
 }
 
 func newServer(r *run) *server {
@@ -175,7 +191,6 @@ func (s *server) prepare(dir string) {
 			grpc.WithChainStreamInterceptor(s.capture),
 		},
 	}
-	s.client = goplugin.NewClient(s.config)
 }
 
 // syncStderr is where go-plugin's stdio stream puts what the server's own process wrote to os.Stderr.
@@ -196,7 +211,30 @@ func (s *server) capture(ctx context.Context, d *grpc.StreamDesc, cc *grpc.Clien
 	if closed {
 		_ = cc.Close()
 	}
-	return next(ctx, d, cc, method, o...)
+	stream, err := next(ctx, d, cc, method, o...)
+	if method == stdioMethod {
+		if err != nil {
+			s.silent.Store(true)
+			return nil, err
+		}
+		stream = &stdioStream{stream, &s.silent}
+	}
+	return stream, err
+}
+
+// stdioStream notes when go-plugin's stdio stream ends, at once where a server has none.
+type stdioStream struct {
+	grpc.ClientStream
+	ended *atomic.Bool
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s *stdioStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err != nil {
+		s.ended.Store(true)
+	}
+	return err
 }
 
 // closeConn ends the connection, also one that is made later.
@@ -314,6 +352,11 @@ func (s *server) offer(broker *goplugin.GRPCBroker) uint32 {
 		return 0
 	}
 	id := broker.NextId()
+	if s.running != nil { // which ids other hosts of the server have used is not known
+		var b [4]byte
+		_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+		id = binary.BigEndian.Uint32(b[:])>>1 + 1
+	}
 	listener, err := broker.Accept(id)
 	if err != nil { // go-plugin leaves its listener to the garbage collector then
 		s.r.b.o.Log.Debug("no host services", "plugin", s.r.p.Name, "err", err)
@@ -413,6 +456,9 @@ func (s *server) teardown() {
 		s.talk.stop()
 	}
 	s.client.Kill() // finds the process gone
+	if s.running != nil {
+		close(s.running.done)
+	}
 	s.runner.wait()
 	s.std.finish()
 	if s.logs != nil {

@@ -125,12 +125,12 @@ func (e *execution) execute(ctx context.Context, l *link) outcome {
 	if err != nil { // what the plugin's method returned beside its reply
 		reply = &legacyv1.ExecuteResponse{Error: []byte(status.Convert(err).Message())}
 	}
-	return e.show(reply)
+	return e.show(reply, l.conn)
 }
 
 // show prints the output that came with the reply, and what the plugin printed itself.
-func (e *execution) show(reply *legacyv1.ExecuteResponse) outcome {
-	e.s.drain(e.ctx)
+func (e *execution) show(reply *legacyv1.ExecuteResponse, conn *grpc.ClientConn) outcome {
+	e.s.drain(e.ctx, conn)
 	line(e.s.out, reply.GetStdout())
 	line(e.s.err, reply.GetStderr())
 	code := reply.GetExitCode()

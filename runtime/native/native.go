@@ -31,9 +31,11 @@ type Options struct {
 	Confine string
 	// Wrap are the words of a debugger or tracer to start programs below; empty = none.
 	Wrap []string
-	// Reattach maps a plugin's name to the JSON of a running goplugin server. It is accepted and not used.
-	Reattach map[string]string
-	Log      *slog.Logger // nil = discard
+	// Reattach names go-plugin servers that run already: a plugin of that name is not started.
+	Reattach map[string]Reattach
+	// Wire has runs of go-plugin servers say on stderr how to reattach to them.
+	Wire bool
+	Log  *slog.Logger // nil = discard
 
 	// Legacy keeps what programs of protocol 1 say about themselves; nil = each run asks.
 	Legacy LegacyManifests

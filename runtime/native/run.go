@@ -54,6 +54,9 @@ func (r *run) check() error {
 	default:
 		return r.fail(hostabi.ReasonManifest, "run.native.mode %q is not direct or goplugin", r.p.Program.Mode)
 	}
+	if _, attached := r.attached(); attached && !r.served() {
+		return r.fail(hostabi.ReasonUsage, "DS_REATTACH is for go-plugin servers; its mode is %s", r.p.Program.Mode)
+	}
 	held, err := r.enforcement()
 	if err != nil {
 		return err
@@ -123,9 +126,9 @@ func removeTree(dir string) error {
 }
 
 // withDeadline ends ctx at the invocation's deadline or the Box's time limit, whichever is earlier. Below a
-// wrapper there is none: a person is looking at the program.
+// wrapper and of a server that was attached to there is none: a person is looking at the program.
 func (r *run) withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	if len(r.b.o.Wrap) > 0 {
+	if _, attached := r.attached(); attached || len(r.b.o.Wrap) > 0 {
 		return withoutDeadline(ctx)
 	}
 	deadline := r.inv.Deadline

@@ -117,6 +117,7 @@ func (n *runner) read(rest *pump) {
 		_ = n.put.CloseWithError(io.ErrUnexpectedEOF)
 		return
 	}
+	n.announce(line)
 	_, _ = io.WriteString(n.put, line+"\n")
 	_ = n.put.Close()
 	_ = rest.from.SetReadDeadline(time.Time{})
@@ -124,6 +125,14 @@ func (n *runner) read(rest *pump) {
 		_, _ = n.out.Write(more)
 	}
 	rest.copy()
+}
+
+// announce says how to reattach to the server of a handshake line.
+func (n *runner) announce(line string) {
+	if f := strings.Split(line, "|"); n.r.b.o.Wire {
+		version, _ := strconv.Atoi(f[1]) // was checked
+		n.r.say("%s", reattachLine(string(n.r.p.Name), Reattach{Version: version, Network: f[2], Addr: f[3], Pid: n.process().proc.Pid}))
+	}
 }
 
 // handshake reads the first line of the pipe and checks it. more are bytes that came after it.

@@ -4,11 +4,10 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
-// sink is one output of ds in mode goplugin, where three sources write to it. It serialises them, knows how
-// long it has been idle, and reports its first error once; after an error or shut it discards.
+// sink is one output of ds in mode goplugin, where three sources write to it. It serialises them, counts
+// their writes, and reports its first error once; after an error or shut it discards.
 type sink struct {
 	to     io.Writer
 	broken chan<- error
@@ -17,7 +16,7 @@ type sink struct {
 	over bool
 
 	writers atomic.Int32
-	last    atomic.Int64 // Unix ns of the end of the last write
+	writes  atomic.Int64 // that have begun
 }
 
 func newSink(to io.Writer, broken chan<- error) *sink {
@@ -30,10 +29,8 @@ func newSink(to io.Writer, broken chan<- error) *sink {
 // Write never fails: the sources have nobody to tell.
 func (s *sink) Write(p []byte) (int, error) {
 	s.writers.Add(1)
-	defer func() {
-		s.last.Store(time.Now().UnixNano())
-		s.writers.Add(-1)
-	}()
+	s.writes.Add(1)
+	defer s.writers.Add(-1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
@@ -49,10 +46,8 @@ func (s *sink) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// idle is how long ago the last write ended, and whether one is going on.
-func (s *sink) idle(now time.Time) (time.Duration, bool) {
-	return now.Sub(time.Unix(0, s.last.Load())), s.writers.Load() > 0
-}
+// busy reports whether a write is going on.
+func (s *sink) busy() bool { return s.writers.Load() > 0 }
 
 // shut waits for the write that is going on; later ones are discarded.
 func (s *sink) shut() {
