@@ -736,7 +736,7 @@ enum {
 	DS_HTTP_HEAD_TIMEOUT = 4, // int64
 	DS_HTTP_HEAD_MAX_REDIRECTS = 5, // optional uint32
 	DS_HTTP_HEAD_BODY_BLOB = 6, // string
-	DS_HTTP_HEAD_BODY_PATH = 7, // string
+	DS_HTTP_HEAD_BODY_PATH = 7, // string: a file below DS_RUN_DIR
 	DS_HTTP_HEAD_SINK = 8, // uint32: Cache.Create handle
 	DS_HTTP_HEAD_CONTENT_LENGTH = 9, // int64
 };

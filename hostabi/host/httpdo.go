@@ -168,7 +168,7 @@ func (s *Session) httpSink(id uint32) (*sink, error) {
 // forbiddenHeaders are the host's to set (capabilities.md section 4).
 var forbiddenHeaders = []string{"Host", "Connection", "Upgrade", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding"}
 
-func (s *Session) httpRequest(ctx context.Context, head *hostv1.HttpHead, stream httpStream) (*http.Request, error) {
+func (s *Session) httpRequest(ctx context.Context, head *hostv1.HttpHead, stream httpStream) (req *http.Request, err error) {
 	u, err := parseURL(head.GetUrl())
 	if err != nil {
 		return nil, err
@@ -184,7 +184,12 @@ func (s *Session) httpRequest(ctx context.Context, head *hostv1.HttpHead, stream
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	defer func() {
+		if err != nil {
+			_ = body.Close() // only read
+		}
+	}()
+	req, err = http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonBadMessage, "HTTP request: %w", err)
 	}
@@ -206,12 +211,12 @@ func (s *Session) httpRequest(ctx context.Context, head *hostv1.HttpHead, stream
 	return req, nil
 }
 
-// httpBody is the body of a request: a blob that the plugin may read, or what the stream sends. GET and HEAD
-// have one only if they announce it.
+// httpBody is the body of a request: a file of the run directory, a blob that the plugin may read, or what the
+// stream sends. GET and HEAD have one only if they announce it.
 func (s *Session) httpBody(ctx context.Context, head *hostv1.HttpHead, stream httpStream) (io.ReadCloser, error) {
 	switch {
 	case head.GetBodyPath() != "":
-		return nil, hostabi.Errorf(hostabi.ReasonFeatureMissing, "this host sends no file as body; create a blob")
+		return s.runFile(head.GetBodyPath())
 	case head.GetBodyBlob() != "":
 		d, err := hostabi.ParseDigest(head.GetBodyBlob())
 		if err != nil {

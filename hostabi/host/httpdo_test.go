@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -118,7 +120,21 @@ func TestHTTP(t *testing.T) {
 	if _, text, _, err := do(&hostv1.HttpHead{Method: "PUT", Url: server.URL + "/echo", BodyBlob: d}); err != nil || text != "from the cache" {
 		t.Errorf("blob as body: %q %v", text, err)
 	}
-	s.SetRunDir(t.TempDir(), false) // a native plugin's sink has a path; what the host fetches does not go there
+	runDir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(runDir, "body"), []byte("from a file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(runDir, "link")); err != nil {
+		t.Log(err)
+	}
+	post := &hostv1.HttpHead{Method: "POST", Url: server.URL + "/echo", BodyPath: filepath.Join(runDir, "body")}
+	if _, _, _, err := do(post); hostabi.ReasonOf(err) != hostabi.ReasonBadMessage { // a module has no such directory
+		t.Errorf("without DS_RUN_DIR: %v", err)
+	}
+	s.SetRunDir(runDir, false) // a native plugin's sink has a path; what the host fetches does not go there
+	if _, text, _, err := do(post); err != nil || text != "from a file" {
+		t.Errorf("file as body: %q %v", text, err)
+	}
 	var o hostv1.OpenedBlob
 	var info hostv1.BlobInfo
 	if err := call(t.Context(), s, hostv1.Cache_Create_FullMethodName, &hostv1.CreateBlobRequest{}, &o); err != nil {
@@ -148,7 +164,12 @@ func TestHTTP(t *testing.T) {
 		{"foreign blob", &hostv1.HttpHead{Url: server.URL, BodyBlob: string(hostabi.DigestOf(nil))}, hostabi.ReasonNotCached},
 		{"bad blob", &hostv1.HttpHead{Url: server.URL, BodyBlob: "x"}, hostabi.ReasonBadDigest},
 		{"bad sink", &hostv1.HttpHead{Url: server.URL, Sink: 99}, hostabi.ReasonBadHandle},
-		{"file", &hostv1.HttpHead{Url: server.URL, BodyPath: "/etc/passwd"}, hostabi.ReasonFeatureMissing},
+		{"file elsewhere", &hostv1.HttpHead{Url: server.URL, BodyPath: "/etc/passwd"}, hostabi.ReasonBadMessage},
+		{"file above", &hostv1.HttpHead{Url: server.URL, BodyPath: filepath.Join(runDir, "x") + "/../../x"}, hostabi.ReasonBadMessage},
+		{"file by relative name", &hostv1.HttpHead{Url: server.URL, BodyPath: "body"}, hostabi.ReasonBadMessage},
+		{"no file", &hostv1.HttpHead{Url: server.URL, BodyPath: filepath.Join(runDir, "missing")}, hostabi.ReasonBadMessage},
+		{"link", &hostv1.HttpHead{Url: server.URL, BodyPath: filepath.Join(runDir, "link")}, hostabi.ReasonBadMessage},
+		{"directory", &hostv1.HttpHead{Url: server.URL, BodyPath: runDir}, hostabi.ReasonBadMessage},
 	} {
 		_, _, _, err := do(c.head)
 		wantReason(t, c.name, err, c.want)

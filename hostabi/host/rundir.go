@@ -113,6 +113,24 @@ func (s *Session) removeSink(name string) error {
 	return err
 }
 
+// runFile opens a file of the plugin's run directory by its absolute path. The host opens nothing else that a
+// plugin names: it may reach more than the plugin does.
+func (s *Session) runFile(path string) (f *os.File, err error) {
+	dir, _ := s.dirs()
+	name, rerr := filepath.Rel(dir, path)
+	if dir == "" || rerr != nil || !filepath.IsAbs(path) || !filepath.IsLocal(name) {
+		return nil, hostabi.Errorf(hostabi.ReasonBadMessage, "body_path %s: not below DS_RUN_DIR", clean(path, 200))
+	}
+	err = s.inRunDir(func(root *os.Root) error {
+		f, err = openOwn(root, name)
+		return err
+	})
+	if err != nil {
+		return nil, hostabi.Errorf(hostabi.ReasonBadMessage, "body_path %s: not a regular file of this user", clean(path, 200))
+	}
+	return f, nil
+}
+
 func notRegular(name string) error {
 	return hostabi.Errorf(hostabi.ReasonBadHandle, "sink %s: not a regular file of this user", filepath.Base(name))
 }

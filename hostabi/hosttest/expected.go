@@ -274,6 +274,9 @@ func bigBlob(t testing.TB, w *World) {
 
 // manyTags gives app:v1 a thousand tags more.
 func manyTags(t testing.TB, w *World) {
+	if testing.Short() {
+		t.Skip("sets a thousand tags")
+	}
 	p, err := w.Pusher()
 	for i := range 1000 {
 		if err == nil {

@@ -3842,8 +3842,8 @@ type HttpHead struct {
 	Timeout       int64                  `protobuf:"varint,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	MaxRedirects  *uint32                `protobuf:"varint,5,opt,name=max_redirects,json=maxRedirects,proto3,oneof" json:"max_redirects,omitempty"`
 	BodyBlob      string                 `protobuf:"bytes,6,opt,name=body_blob,json=bodyBlob,proto3" json:"body_blob,omitempty"`
-	BodyPath      string                 `protobuf:"bytes,7,opt,name=body_path,json=bodyPath,proto3" json:"body_path,omitempty"`
-	Sink          uint32                 `protobuf:"varint,8,opt,name=sink,proto3" json:"sink,omitempty"` // Cache.Create handle
+	BodyPath      string                 `protobuf:"bytes,7,opt,name=body_path,json=bodyPath,proto3" json:"body_path,omitempty"` // a file below DS_RUN_DIR
+	Sink          uint32                 `protobuf:"varint,8,opt,name=sink,proto3" json:"sink,omitempty"`                        // Cache.Create handle
 	ContentLength int64                  `protobuf:"varint,9,opt,name=content_length,json=contentLength,proto3" json:"content_length,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -2707,7 +2707,7 @@ type HttpHead struct {
 	Timeout       int64
 	MaxRedirects  *uint32
 	BodyBlob      string
-	BodyPath      string
+	BodyPath      string // a file below DS_RUN_DIR
 	Sink          uint32 // Cache.Create handle
 	ContentLength int64
 }
