@@ -207,7 +207,7 @@ func TestS7Canaries(t *testing.T) {
 		w.commands()
 	}
 	w.left()
-	t.Logf("S7: %d secrets, each in %d forms, looked for in what %d commands printed, sent and left: 0 hits unless listed", len(w.c), len(forms("x")), w.commandsRun)
+	t.Logf("S7: %d secrets, each in %d forms, looked for in what %d commands printed, sent and left: 0 hits unless listed", len(w.c), len(forms("a secret")), w.commandsRun)
 }
 
 var loud = []string{"-vv", "--log-format", "json"}
