@@ -86,6 +86,20 @@ func WithPublicOnly(ctx context.Context) context.Context {
 	return context.WithValue(ctx, publicOnlyKey{}, true)
 }
 
+type mountableKey struct{}
+
+// WithMountable says from which repositories of the same registry a push under ctx may take blobs instead of
+// sending them. The gate sets it to what the plugin may pull; without it there is none.
+func WithMountable(ctx context.Context, allow func(repository string) bool) context.Context {
+	return context.WithValue(ctx, mountableKey{}, allow)
+}
+
+// Mountable reports whether a push under ctx may take blobs from a repository, a canonical name.
+func Mountable(ctx context.Context, repository string) bool {
+	allow, ok := ctx.Value(mountableKey{}).(func(string) bool)
+	return ok && allow(repository)
+}
+
 // PublicOnly reports whether ctx was marked by WithPublicOnly.
 func PublicOnly(ctx context.Context) bool {
 	v, _ := ctx.Value(publicOnlyKey{}).(bool)

@@ -98,6 +98,13 @@ func TestPublicOnly(t *testing.T) {
 	}
 }
 
+func TestMountable(t *testing.T) {
+	ctx := WithMountable(t.Context(), func(r string) bool { return r == "h.example/a" })
+	if Mountable(t.Context(), "h.example/a") || !Mountable(ctx, "h.example/a") || Mountable(ctx, "h.example/b") {
+		t.Error("only what was allowed may be mounted")
+	}
+}
+
 func TestClip(t *testing.T) {
 	for _, c := range []struct {
 		in   string

@@ -27,6 +27,7 @@ type Client struct {
 	creds  *credentialSources
 	fs     atomicfile.FS
 	pauses pauses
+	mounts mounts
 
 	buffers sync.Pool // of *[]byte, copyBuffer long
 	now     func() time.Time
@@ -68,6 +69,8 @@ type Options struct {
 	Secrets *scrub.Scrubber
 	// Home replaces ~ in layout paths, Dir is where relative ones begin; empty = the working directory.
 	Home, Dir string
+	// MountDir is where the client remembers which repositories hold a blob; empty = for this process only.
+	MountDir string
 	// Epoch is the time of every entry of a tar that is written; the zero time is 1970.
 	Epoch     time.Time
 	UserAgent string
@@ -160,7 +163,7 @@ func New(o Options) (*Client, error) {
 	setDefault(&o.Retry.Attempts, 5)
 	setDefault(&o.Retry.MaxWait, 60*time.Second)
 	return &Client{
-		o: o, creds: &credentialSources{static: o.Credentials, paths: o.CredentialFiles}, fs: atomicfile.OS(),
+		o: o, creds: &credentialSources{static: o.Credentials, paths: o.CredentialFiles}, fs: atomicfile.OS(), mounts: mounts{fs: atomicfile.OS(), dir: o.MountDir},
 		now: time.Now, sleep: sleepFor, buffers: sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }},
 		hosts: make(map[string]*host), repos: make(map[string]*remoteRepo), networks: make(map[[4]string]*egress.Transport),
 	}, nil

@@ -16,4 +16,5 @@ var (
 	ParseContentRange = parseContentRange
 	Clean             = clean
 	CheckRedirect     = checkRedirect
+	MountLines        = mountLines
 )

@@ -35,6 +35,7 @@ func (c *Client) Pull(ctx context.Context, ref string, o hostabi.PullOptions, in
 	if err != nil {
 		return hostabi.Descriptor{}, err
 	}
+	defer c.mounts.save(ctx)
 	if err := pl.graph(ctx, root, pullSelection(o)); err != nil {
 		return hostabi.Descriptor{}, fail(ctx, "pull", r, t, err)
 	}
@@ -166,6 +167,9 @@ func (p *puller) blob(ctx context.Context, d hostabi.Descriptor) (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if how == hostabi.ByNetwork {
+		p.c.mounts.note(p.ref, d)
 	}
 	it.done(how)
 	return nil

@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"oras.land/oras-go/v2/errdef"
@@ -62,7 +63,8 @@ func (c *Client) push(ctx context.Context, r Reference, t target, root hostabi.D
 	if err != nil {
 		return err
 	}
-	tr := &transfer{c: c, dst: t, rep: c.reporter(r, p).pushing(), blob: from.blob}
+	tr := &transfer{c: c, dst: t, to: r, rep: c.reporter(r, p).pushing(), blob: from.blob}
+	defer c.mounts.save(ctx)
 	if err := tr.graph(ctx, g); err != nil {
 		return err
 	}
@@ -131,7 +133,8 @@ type transfer struct {
 	blob func(ctx context.Context, d hostabi.Descriptor) io.ReadSeekCloser
 
 	src   source // where blob reads from, for its gate; nil = local
-	mount string // repository of the same host to mount from; empty = none
+	to    Reference
+	mount string // repository of the same host to mount from first; empty = none
 }
 
 // graph writes everything but the root: blobs, then manifests after what they list.
@@ -182,13 +185,20 @@ func (t *transfer) one(ctx context.Context, d hostabi.Descriptor) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err == nil {
+			t.c.mounts.note(t.to, d)
+		}
+	}()
 	if there {
 		it.done(hostabi.AtTarget)
 		return nil
 	}
-	if t.mount != "" && t.dst.mount(ctx, d, t.mount) {
-		it.done(hostabi.ByMount)
-		return nil
+	for _, from := range t.offers(ctx, d) {
+		if t.dst.mount(ctx, d, from) {
+			it.done(hostabi.ByMount)
+			return nil
+		}
 	}
 	err = t.put(ctx, d, it)
 	if hostabi.ReasonOf(err) == hostabi.ReasonDigestMismatch && t.src != nil {
@@ -199,6 +209,15 @@ func (t *transfer) one(ctx context.Context, d hostabi.Descriptor) (err error) {
 	}
 	it.done(hostabi.ByNetwork)
 	return nil
+}
+
+// offers lists the repositories that d may be mounted from.
+func (t *transfer) offers(ctx context.Context, d hostabi.Descriptor) []string {
+	list := t.c.mounts.offers(ctx, t.to, d)
+	if t.mount == "" {
+		return list
+	}
+	return append([]string{t.mount}, slices.DeleteFunc(list, func(r string) bool { return r == t.mount })...)
 }
 
 // put is one attempt to send d. What comes from a registry is checked here, so that its faults are not taken
@@ -297,7 +316,8 @@ func (c *Client) Copy(ctx context.Context, src, dst string, o CopyOptions) (host
 			to.Tag = defaultTag
 		}
 	}
-	tr := &transfer{c: c, rep: c.reporter(to, o.Progress).pushing(), blob: s.blob, src: s}
+	tr := &transfer{c: c, to: to, rep: c.reporter(to, o.Progress).pushing(), blob: s.blob, src: s}
+	defer c.mounts.save(ctx)
 	if from.Host == to.Host && !from.IsLayout() {
 		tr.mount = from.Repository
 	}

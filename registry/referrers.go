@@ -133,7 +133,7 @@ func (c *Client) attach(ctx context.Context, ref Reference, t target, subject ho
 	}
 	root := add(mediaManifest, body)
 	root.ArtifactType, root.Annotations = r.ArtifactType, r.Annotations
-	tr := &transfer{c: c, dst: t, rep: c.reporter(ref, nil).pushing(), blob: (&opened{fromMemory(content)}).blob}
+	tr := &transfer{c: c, dst: t, to: ref, rep: c.reporter(ref, nil).pushing(), blob: (&opened{fromMemory(content)}).blob}
 	if err := tr.graph(ctx, &graph{manifests: []node{{root, body}}, blobs: []hostabi.Descriptor{config, layer}}); err != nil {
 		return hostabi.Descriptor{}, err
 	}

@@ -146,7 +146,7 @@ func (p *parts) newRegistry() (_ *registry.Client, err error) {
 		Proxy:   registry.Proxy{HTTP: p.proxy("http"), HTTPS: p.proxy("https"), No: p.noProxy()},
 		Offline: c.Bool("registry.offline"), Home: p.a.paths.Home, Dir: p.a.wd, UserAgent: "ds/" + version,
 		Refs: refs{p.cache}, Secrets: &p.a.secrets, Mirrors: c.List("registry.mirrors"), Warn: func(text string) { p.a.warn(text, "") },
-		Observer: p.a.observeRegistry,
+		Observer: p.a.observeRegistry, MountDir: filepath.Join(c.String("cache.dir"), "registry", "blobinfo"),
 	}
 	if o.Epoch, err = p.a.epoch(); err != nil {
 		return nil, err

@@ -43,7 +43,8 @@ func (r *registryService) Push(req *hostv1.PushRequest, out grpc.ServerStreaming
 	if err != nil {
 		return err
 	}
-	err = conflate(ctx, func(ctx context.Context, report func(hostabi.Progress)) error {
+	mountable := func(repository string) bool { return s.allows(hostabi.RegistryPull, repository) }
+	err = conflate(hostabi.WithMountable(ctx, mountable), func(ctx context.Context, report func(hostabi.Progress)) error {
 		if err := pusher.Push(ctx, req.GetRef(), root, g.open, report); err != nil {
 			return err
 		}

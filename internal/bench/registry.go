@@ -209,7 +209,7 @@ func registryRows() []Row {
 	byTag := again("R4.tag", "by tag", ":1", 0)
 	byTag.Context, byTag.Note = true, "R4.digest and one HEAD"
 	mount := push("R6", "1 GiB known in another repository of the host", "one", 0.1)
-	mount.Ours = ds("porter copy in the registry", digest("one"), "porter", "copy", "${registry}/bench/one:1", "${fresh}:1")
+	mount.Ours = ds("porter copy in the registry", digest("one"), "--cache-dir", "${tmp}/full", "porter", "copy", "${registry}/bench/one:1", "${fresh}:1")
 	mount.Against = dsPush("one")
 	return []Row{
 		pull("R1", "1 GiB", "one", 1.2), cpu, peak, crane1,
