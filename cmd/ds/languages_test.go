@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/delivery-station/ds/internal/dstest"
+	"github.com/delivery-station/ds/runtime/native"
 )
 
 // guestDir holds the acceptance program in every language, and its manifest.
@@ -47,8 +48,8 @@ func languages() []language {
 		{"c", "", prebuilt("c"), ""},
 		{"rust", "", prebuilt("rust"), ""},
 		{"assemblyscript", "", prebuilt("assemblyscript"), ""},
-		{"python", "python3", script("python", "ds.py"), ""},
-		{"node", "node", script("node", "ds.js"), ""},
+		{"python", "python3", script("python", "ds-tour", "ds.py"), ""},
+		{"node", "node", script("node", "ds-tour", "ds.js"), ""},
 		{"cpython wasm", "", interpreted("python.wasm", "tour.py", "/app/bin/python3, -B"), "python.wasm"},
 		{"ruby wasm", "", interpreted("ruby.wasm", "tour.rb", "ruby"), "ruby.wasm"},
 	}
@@ -72,14 +73,14 @@ func prebuilt(name string) func(string) (string, error) {
 	}
 }
 
-// script is a native program with the SDK of its language beside it, in a directory that is called assets here
+// script is the native program called name with the SDK of its language beside it, in a directory that is called assets here
 // and where a package is unpacked.
-func script(name, sdk string) func(string) (string, error) {
+func script(language, name, sdk string) func(string) (string, error) {
 	return func(dir string) (string, error) {
 		err := errors.Join(
 			os.Mkdir(filepath.Join(dir, "assets"), 0o700),
 			copyFile(filepath.Join("..", "..", "hostabi", "abi", sdk), filepath.Join(dir, "assets", sdk)),
-			copyFile(filepath.Join(guestDir, name, "ds-tour"), filepath.Join(dir, "ds-tour")),
+			copyFile(filepath.Join(guestDir, language, name), filepath.Join(dir, "ds-tour")),
 		)
 		return program("ds-tour") + "assets: assets\n", err
 	}
@@ -173,9 +174,42 @@ func TestLanguages(t *testing.T) {
 				t.Errorf("stderr: %s", said)
 			}
 			c.stdin = ""
+			if l.needs != "" && native.Probe().Confines() { // and interpreters found what they need
+				c.want(0, "plugin", "info", "tour")
+				if !strings.Contains(c.stdout.String(), "Native, confined by the kernel") {
+					t.Errorf("not confined: %s", c.stdout.String())
+				}
+			}
 			c.want(0, "--backend", "native", "--set", "plugins.settings.tour.greeting=x", "probe", "relay", "tour", "one")
 			if got := c.stdout.String(); got != "tour.done from /plugins/tour: {\"words\":1}\n" {
 				t.Errorf("event: %s", got)
+			}
+		})
+	}
+}
+
+// TestStreamsOfSDKs: the SDKs that speak frames keep to the credit of streams and can give one up.
+func TestStreamsOfSDKs(t *testing.T) {
+	const want = `echo 0 True
+list 100
+given up k/00 v
+talk YQ==
+conflict 10 STATE_CONFLICT True
+unknown 12 UNKNOWN_METHOD
+`
+	for _, l := range []language{
+		{"python", "python3", script("python", "ds-streams", "ds.py"), ""},
+		{"node", "node", script("node", "ds-streams", "ds.js"), ""},
+	} {
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			dir := tourOf(t, l)
+			c := newCall(t)
+			c.want(0, "plugin", "install", filepath.Join(guestDir, "c", "demo"), "--grant", "manifest")
+			c.want(0, "plugin", "install", dir, "--grant", "manifest")
+			c.want(0, "tour", "one")
+			if got := c.stdout.String(); got != want {
+				t.Errorf("printed\n%swant\n%s%s", got, want, c.stderr.String())
 			}
 		})
 	}
