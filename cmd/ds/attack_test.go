@@ -133,7 +133,8 @@ func TestAttackGrantOfAnotherDigest(t *testing.T) {
 	c.want(0, "plugin", "install", reg.Host+"/x/spy:0.1.0", "--allow-unsigned", "--backend", "native", "--grant", "manifest")
 	edit(t, filepath.Join(dir, "plugin.yaml"), "description: Print", "description: Steal")
 	c.want(0, "plugin", "push", dir, reg.Host+"/x/spy", "--unsigned", "--force")
-	c.want(125, "-y", "plugin", "install", reg.Host+"/x/spy:0.1.0", "--allow-unsigned", "--backend", "native")
+	c.want(5, "-y", "plugin", "install", reg.Host+"/x/spy:0.1.0", "--allow-unsigned", "--backend", "native") // DS3018
+	c.want(125, "-y", "plugin", "install", reg.Host+"/x/spy:0.1.0", "--allow-unsigned", "--backend", "native", "--force")
 	c.want(0, "plugin", "info", "spy")
 	if !strings.Contains(c.stdout.String(), "Print everything") {
 		t.Errorf("the refused one is installed: %s", c.stdout.String())

@@ -35,6 +35,7 @@ type verified struct {
 	Signatures   []string       `json:"signatures"`
 	Attestations []string       `json:"attestations"`
 	Capabilities hostabi.Digest `json:"capabilities,omitempty"`
+	Lock         string         `json:"lock,omitempty"` // same, DIFFERS, "not listed"; empty without a lock file
 }
 
 func (a *app) pluginVerify() *cobra.Command {
@@ -50,7 +51,7 @@ func (a *app) pluginVerify() *cobra.Command {
 				return err
 			}
 			rerr := a.rows(term.ObjectOf([]string{
-				"reference", "name", "version", "index", "children", "files", "changed", "level", "signer", "rule", "first_seen", "signatures", "attestations", "capabilities",
+				"reference", "name", "version", "index", "children", "files", "changed", "level", "signer", "rule", "first_seen", "signatures", "attestations", "capabilities", "lock",
 			}, v))
 			if err == nil {
 				err = rerr
@@ -145,6 +146,9 @@ func (a *app) verifyInstalled(ctx context.Context, name plugin.Name, v *verified
 		return hostabi.Errorf(hostabi.ReasonPluginModified, "%s %s: %d files were changed since install", name, r.PluginVersion, len(changed)).
 			WithFix("ds plugin install %s --force", r.Source.Requested)
 	}
+	if v.Lock, err = a.lockState(r); err != nil {
+		return err
+	}
 	index, bundles, err := s.Evidence(r)
 	if err != nil {
 		return err
@@ -158,6 +162,26 @@ func (a *app) verifyInstalled(ctx context.Context, name plugin.Name, v *verified
 		Active: true, Accepted: r.Trust.AllowUnsigned, Layer: installedLayer(s, r),
 	}
 	return a.judge(e, v)
+}
+
+// lockState compares an installed plugin with its entry in the lock file of this installation.
+func (a *app) lockState(r *store.Receipt) (string, error) {
+	lock, err := a.parts.store().ReadLock(a.lockPath(""))
+	if hostabi.ReasonOf(err) == hostabi.ReasonConfigFile {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	want, listed := lock[r.Name]
+	if !listed {
+		return "not listed", nil
+	}
+	got, _, err := a.parts.store().Locked(r)
+	if err == nil && len(want.Differences(got)) > 0 {
+		return "DIFFERS", nil
+	}
+	return "same", err
 }
 
 // take notes what an index says.
