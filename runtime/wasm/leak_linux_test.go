@@ -3,6 +3,7 @@ package wasm
 import (
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ func TestLeaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _, _ = pr.Close(), pw.Close() }()
+	session := &treeSession{}
 	round := func() {
 		for _, c := range []struct {
 			p     *plugin.Installed
@@ -37,10 +39,13 @@ func TestLeaks(t *testing.T) {
 			{demo, []string{"oom"}},
 			{probe, []string{"recurse"}},
 			{probe, []string{"callfor", "/panic"}},
+			{demo, []string{"write", "/ds/call/Stream/Endless", "{}"}}, // and reads none of it
+			{demo, []string{"cat", "/ds/call/Echo/Nothing"}},
+			{probe, []string{"openmany", "/ds/call/Stream/Echo"}},
 		} {
-			r := &runOf{b: b, box: fakeBox{mounts: []sandbox.Mount{{Host: dir, Guest: "/cwd", Write: true}}}, inv: plugin.Invocation{Stdin: pr}}
+			r := &runOf{b: b, box: fakeBox{mounts: []sandbox.Mount{{Host: dir, Guest: "/cwd", Write: true}}}, inv: plugin.Invocation{Stdin: pr}, session: session}
 			r.inv.Deadline = time.Now().Add(50 * time.Millisecond)
-			if c.words[0] == "openmany" {
+			if slices.Contains([]string{"openmany", "write", "cat"}, c.words[0]) { // ends by itself
 				r.inv.Deadline = time.Time{}
 			}
 			_ = r.run(t.Context(), t, c.p, c.words...)
@@ -53,6 +58,9 @@ func TestLeaks(t *testing.T) {
 	fds, maps, goroutines := count("/proc/self/fd"), mappings(t), runtime.NumGoroutine()
 	for range 5 {
 		round()
+	}
+	if n := session.open.Load(); n != 0 || !slices.Contains(session.asked, servicePrefix+"Stream/Endless") {
+		t.Errorf("%d streams open after %v", n, session.asked)
 	}
 	for wait := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > goroutines && time.Now().Before(wait); {
 		runtime.Gosched()
