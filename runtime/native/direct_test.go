@@ -356,7 +356,8 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
-func TestDeadline(t *testing.T) {
+// TestS3_Deadline: a program that heeds TERM or does not ends in time.
+func TestS3_Deadline(t *testing.T) {
 	t.Parallel()
 	t.Run("TERM is enough", func(t *testing.T) {
 		t.Parallel()

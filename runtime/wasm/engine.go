@@ -68,7 +68,7 @@ func (e *engine) load(ctx context.Context, module []byte, dir string) (err error
 // link adds the modules that guests import. It is apart from newEngine because a compile needs none of them.
 func (e *engine) link(ctx context.Context) (err error) {
 	defer recovered("link module", &err)
-	if _, err := wasi_snapshot_preview1.Instantiate(experimental.WithFunctionListenerFactory(ctx, pollGuard{}), e.runtime); err != nil {
+	if _, err := wasi_snapshot_preview1.Instantiate(experimental.WithFunctionListenerFactory(ctx, countGuard{}), e.runtime); err != nil {
 		return err
 	}
 	b := e.runtime.NewHostModuleBuilder(importModule)

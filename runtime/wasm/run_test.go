@@ -126,8 +126,8 @@ func TestMemoryOfAllInstances(t *testing.T) {
 	}
 }
 
-// TestStops: whatever a guest does, it ends 100 ms after its deadline.
-func TestStops(t *testing.T) {
+// TestS3_Waits: whatever a guest waits for, it ends 100 ms after its deadline.
+func TestS3_Waits(t *testing.T) {
 	t.Parallel()
 	p, q := installed(t, demoWASM), installed(t, probeWASM)
 	for _, x := range []*plugin.Installed{p, q} { // compile outside of the deadline

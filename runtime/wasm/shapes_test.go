@@ -154,6 +154,8 @@ func shapes() map[string]handmade {
 		"clock_time_get":         {imports: []string{"clock_time_get iIi"}, fns: one(loop(bytes.Repeat(joined(i32(0), []byte{0x42, 0}, i32(0), []byte{0x10, 0, 0x1a}), 1000)))},
 		"environ_get":            {imports: []string{"environ_get ii"}, fns: one(bytes.Repeat(joined(i32(0), i32(4096), []byte{0x10, 0, 0x1a}), 6000), loop())},
 		"fd_write nothing":       {imports: []string{"fd_write iiii"}, fns: one(loop(i32(1), i32(0), i32(0), i32(64), []byte{0x10, 0, 0x1a}))},
+		"fd_write empty pieces":  {pages: 1024, imports: []string{"fd_write iiii"}, fns: one(loop(i32(1), i32(1024), i32(8_000_000), i32(64), []byte{0x10, 0, 0x1a}))},
+		"fd_read empty pieces":   {pages: 1024, imports: []string{"fd_read iiii"}, fns: one(loop(i32(0), i32(1024), i32(maxItems), i32(64), []byte{0x10, 0, 0x1a}))},
 		"path_open":              {imports: []string{"path_open iiiiiIIii"}, fns: one(loop(i32(3), i32(0), i32(64), i32(4), i32(0), []byte{0x42, 0, 0x42, 0}, i32(0), i32(128), []byte{0x10, 0, 0x1a}))},
 		"poll_oneoff":            {imports: []string{"poll_oneoff iiii"}, fns: one(loop(i32(0), i32(256), i32(1), i32(128), []byte{0x10, 0, 0x1a}))},
 		"SIMD":                   {fns: one(loop([]byte{0x20, 0, 0xfd, 0x11, 0xfd, 0x62, 0xfd, 0x1b, 0, 0x21, 0}))},
@@ -166,19 +168,17 @@ func shapes() map[string]handmade {
 	return s
 }
 
-// TestShapes: whatever does not end by itself is stopped 100 ms after its deadline; a busy machine gets a few times that.
-func TestShapes(t *testing.T) {
+// TestS3_Shapes: whatever does not end by itself is stopped 100 ms after its deadline; a busy machine gets a few times
+// that. What waits (sleep, streams, host calls) is in TestS3_Waits, native programs are in runtime/native.
+func TestS3_Shapes(t *testing.T) {
 	all := shapes()
-	if len(all) < 48 {
+	if len(all) < 50 {
 		t.Errorf("%d shapes", len(all))
 	}
 	b := New(Options{})
 	t.Cleanup(func() { _ = b.Close() })
-	slowest, which := time.Duration(0), ""
-	for name, g := range all {
-		if testing.Short() && !strings.HasPrefix(name, "call") {
-			continue
-		}
+	slowest, which, rounds := time.Duration(0), "", scale(1, 1, 4)
+	stopped := func(name string, g handmade) {
 		t.Run(name, func(t *testing.T) {
 			p := installedBytes(t, g.bytes())
 			if _, err := b.await(p, &plugin.Invocation{}, newStopper(t.Context(), &plugin.Invocation{})); err != nil { // compile outside of the deadline
@@ -199,7 +199,14 @@ func TestShapes(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d shapes, slowest %v after its deadline: %s", len(all), slowest, which)
+	for range rounds {
+		for name, g := range all {
+			if !testing.Short() || strings.HasPrefix(name, "call") {
+				stopped(name, g)
+			}
+		}
+	}
+	t.Logf("S3: %d shapes x %d, slowest %v after its deadline: %s", len(all), rounds, slowest.Round(10*time.Microsecond), which)
 }
 
 // TestRecursionTraps: endless recursion ends by itself.
@@ -217,24 +224,31 @@ func TestRecursionTraps(t *testing.T) {
 	}
 }
 
-// TestPollIsBounded: the number of subscriptions is looked at before anything is done for each.
-func TestPollIsBounded(t *testing.T) {
+// TestItemsAreBounded: the number of subscriptions and buffers is looked at before anything is done for each.
+func TestItemsAreBounded(t *testing.T) {
 	t.Parallel()
-	poll := func(n int32) handmade {
-		call := joined(i32(0), i32(64), i32(n), i32(32), []byte{0x10, 0, 0x1a})
-		return handmade{pages: 2000, imports: []string{"poll_oneoff iiii"}, fns: one(call)}
-	}
-	for n, want := range map[int32]string{
-		1:                    "",
-		maxSubscriptions:     "",
-		maxSubscriptions + 1: "TOO_MANY: x: poll_oneoff with 1025 subscriptions, at most 1024",
-		1_000_000:            "TOO_MANY: x: poll_oneoff with 1000000 subscriptions, at most 1024",
-		89_478_486:           "TOO_MANY: x: poll_oneoff with 89478486 subscriptions, at most 1024", // times 48 is 32 in 32 bits
-		-1:                   "TOO_MANY: x: poll_oneoff with 4294967295 subscriptions, at most 1024",
+	for _, c := range []struct {
+		fn   string
+		n    int32
+		want string
+	}{
+		{"poll_oneoff", 1, ""},
+		{"poll_oneoff", maxItems, ""},
+		{"poll_oneoff", maxItems + 1, "TOO_MANY: x: poll_oneoff with 1025 subscriptions, at most 1024"},
+		{"poll_oneoff", 1_000_000, "TOO_MANY: x: poll_oneoff with 1000000 subscriptions, at most 1024"},
+		{"poll_oneoff", 89_478_486, "TOO_MANY: x: poll_oneoff with 89478486 subscriptions, at most 1024"}, // times 48 is 32 in 32 bits
+		{"poll_oneoff", -1, "TOO_MANY: x: poll_oneoff with 4294967295 subscriptions, at most 1024"},
+		{"fd_read", maxItems, ""},
+		{"fd_read", 8_000_000, "TOO_MANY: x: fd_read with 8000000 buffers, at most 1024"},
+		{"fd_pread", 8_000_000, "TOO_MANY: x: fd_pread with 8000000 buffers, at most 1024"},
 	} {
+		g := handmade{pages: 2000, imports: []string{c.fn + " iiii"}, fns: one(i32(0), i32(64), i32(c.n), i32(32), []byte{0x10, 0, 0x1a})}
+		if c.fn == "fd_pread" {
+			g = handmade{pages: 2000, imports: []string{"fd_pread iiiIi"}, fns: one(i32(0), i32(64), i32(c.n), []byte{0x42, 0}, i32(32), []byte{0x10, 0, 0x1a})}
+		}
 		r := &runOf{box: fakeBox{limits: plugin.Limits{Memory: 256 << 20}}}
-		if got := resultOf(r.run(t.Context(), t, installedBytes(t, poll(n).bytes()))); got != want {
-			t.Errorf("%d: %q, want %q", n, got, want)
+		if got := resultOf(r.run(t.Context(), t, installedBytes(t, g.bytes()))); got != c.want {
+			t.Errorf("%s %d: %q, want %q", c.fn, c.n, got, c.want)
 		}
 	}
 }

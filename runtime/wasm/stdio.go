@@ -192,6 +192,10 @@ type fileWriter struct {
 }
 
 func (w *fileWriter) Write(p []byte) (int, error) {
+	if len(p) == 0 { // one write may have millions of such pieces
+		w.stop.check()
+		return 0, nil
+	}
 	n, err := w.f.Write(p)
 	if err == nil {
 		return n, nil
@@ -300,6 +304,10 @@ type pumpWriter struct {
 }
 
 func (w *pumpWriter) Write(p []byte) (n int, err error) {
+	if len(p) == 0 { // one write may have millions of such pieces
+		w.stop.check()
+		return 0, nil
+	}
 	if w.done == nil {
 		w.done, w.buf = make(chan result, 1), make([]byte, min(len(p), pumpSize))
 	}
