@@ -76,6 +76,14 @@ func (a *app) verify(ctx context.Context, what string, v *verified) error {
 		return err
 	}
 	e := install.Evidence{Ref: what, Repository: l.repository, Index: l.root.Digest, Name: v.Name, Version: v.Version, Downgrade: true, Force: true}
+	repo, err := l.client.Repository(l.at)
+	if err != nil {
+		return err
+	}
+	e.Layer, err = install.LayerOf(l.doc, func(d hostabi.Descriptor) ([]byte, error) { return repo.Manifest(ctx, d) })
+	if err != nil {
+		return err
+	}
 	for _, d := range slices.Sorted(maps.Keys(bundles)) {
 		e.Bundles = append(e.Bundles, bundles[d])
 	}

@@ -3,6 +3,7 @@ package install
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path"
@@ -48,6 +49,31 @@ func SignedLayer(child plugin.OCIDocument) *Layer {
 		return nil
 	}
 	return &Layer{Digest: hostabi.Digest(l.Digest), Signature: signature, KeyID: l.Annotations[plugin.LegacyKeyID]}
+}
+
+// LayerOf is SignedLayer of the program for this platform in a package that was resolved to doc; read gives the
+// document of a child. It is nil for packages of this ds.
+func LayerOf(doc plugin.OCIDocument, read func(d hostabi.Descriptor) ([]byte, error)) (*Layer, error) {
+	f := &flow{doc: doc}
+	if !f.isFormat1() {
+		return nil, nil
+	}
+	if len(doc.Manifests) == 0 {
+		return SignedLayer(doc), nil
+	}
+	i := slices.IndexFunc(doc.Manifests, here)
+	if i < 0 {
+		return nil, nil
+	}
+	b, err := read(descriptor(doc.Manifests[i]))
+	if err != nil {
+		return nil, err
+	}
+	var child plugin.OCIDocument
+	if err := json.Unmarshal(b, &child); err != nil {
+		return nil, invalid("%s is no OCI document", doc.Manifests[i].Digest)
+	}
+	return SignedLayer(child), nil
 }
 
 // isFormat1 reports whether the document that was resolved is a package of the original DS (install-trust.md
