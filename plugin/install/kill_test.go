@@ -102,7 +102,7 @@ func TestR1_InstallKilled(t *testing.T) {
 	for n := range 4 {
 		w.publish(source(t, fmt.Sprintf("1.%d.0", n), nil), reg.Host+"/acme/hello")
 	}
-	random := rand.New(rand.NewPCG(seed(t), 1)) //nolint:gosec // a test
+	random := rand.New(rand.NewPCG(seed(t), 1))
 	dir := t.TempDir()
 	kills, done := 0, 0
 	for kills < scale(6, 300, 1000) {
