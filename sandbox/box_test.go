@@ -225,7 +225,7 @@ func TestDenialsAndFixes(t *testing.T) {
 	}
 	_ = b.Check("net.http", "https://b.example.com/again")
 	d := b.Denials()
-	if len(d) != 12 || d[0] != (Denial{"net.http", "https://b.example.com", "not granted", "ds plugin grant s3 net.http=https://b.example.com", 2}) {
+	if len(d) != 12 || d[0] != (Denial{"net.http", "https://b.example.com", "not granted", "ds plugin grant s3 net.http=https://b.example.com", 2, "https://b.example.com"}) {
 		t.Errorf("denials: %+v", d)
 	}
 }

@@ -14,7 +14,8 @@ type Denial struct {
 	Resource string
 	Why      string // "not granted", "NAME does not ask for it", "refused by /etc/ds/policy.yaml"
 	Fix      string
-	Count    int // how often
+	Count    int    // how often
+	Scope    string // narrowest one that a manifest could ask for; empty if that would not help
 }
 
 type verdict uint8
@@ -159,6 +160,28 @@ func (b *Box) suggest(c hostabi.Capability, s Scope) string {
 		return r.request[0].from
 	}
 	return narrow
+}
+
+// lacking is the narrowest scope of s that a manifest may ask for; empty for what it cannot name.
+func (b *Box) lacking(c hostabi.Capability, s Scope) string {
+	mine := false
+	switch c {
+	case hostabi.StateRead, hostabi.StateWrite:
+		mine = s.owner == string(b.name)
+	case hostabi.ConfigRead, hostabi.SecretRead:
+		mine = strings.HasPrefix(s.text, "settings."+string(b.name)+".")
+	case hostabi.EventsPublish:
+		mine = strings.HasPrefix(s.text, string(b.name)+".")
+	case hostabi.CacheRead, hostabi.CacheWrite:
+		mine = s.form == blobOf || s.form == nothing
+	}
+	if mine {
+		return "own"
+	}
+	if scope := b.narrowest(s); CheckScope(b.name, c, scope) == nil {
+		return scope
+	}
+	return ""
 }
 
 // narrowest is the scope that matches one resource.

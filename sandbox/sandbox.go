@@ -260,6 +260,9 @@ func (b *Box) Check(c hostabi.Capability, resource string) error {
 		return nil
 	}
 	d := Denial{Cap: c, Resource: shown, Why: b.because(why), Count: 1}
+	if why == notGranted || why == notAsked {
+		d.Scope = b.lacking(c, r)
+	}
 	if why == notGranted {
 		d.Fix = "ds plugin grant " + string(b.name) + " " + Quote(string(c)+"="+b.suggest(c, r))
 	}

@@ -35,7 +35,8 @@ type app struct {
 	secrets scrub.Scrubber
 	clean   []*scrub.Writer // where messages and log records go, without secrets; the first is stderr
 	parts   *parts
-	running string // plugin of this call
+	running string            // plugin of this call
+	dev     *plugin.Installed // of ds plugin run: a directory that need not be installed
 	words   []string
 	traceID string
 	wd      string

@@ -21,7 +21,7 @@ import (
 // pluginCommand is ds plugin: the installed set. Nothing below it starts a plugin but exec.
 func (a *app) pluginCommand() *cobra.Command {
 	return group("plugin", "Install, list and manage plugins", append(a.toggles(),
-		a.pluginInstall(), a.pluginList(), a.pluginInfo(), a.pluginUpgrade(), a.pluginRollback(), a.pluginLock(), a.pluginSync(), a.pluginRemove(),
+		a.pluginInstall(), a.pluginList(), a.pluginInfo(), a.pluginUpgrade(), a.pluginRollback(), a.pluginLock(), a.pluginSync(), a.pluginRun(), a.pluginRemove(),
 		a.pluginPackage(), a.pluginKeygen(), a.pluginPush(), a.pluginSign(), a.pluginVerify(), a.pluginGrant(), a.pluginRevoke(), a.pluginExec())...)
 }
 

@@ -115,6 +115,10 @@ func (a *app) unknown(ctx context.Context, name plugin.Name) error {
 
 // denied tells the user, after a plugin failed, what it was refused and what would allow it.
 func (a *app) denied(name plugin.Name, denials []sandbox.Denial) {
+	if a.dev != nil && a.dev.Name == name {
+		a.proposed(denials)
+		return
+	}
 	for _, d := range denials {
 		line := fmt.Sprintf("denied: %s %s %s (%s)", name, d.Cap, term.Clean(d.Resource, 300), d.Why)
 		if d.Fix != "" {

@@ -437,11 +437,19 @@ func (p *parts) newManager() (*manager.Manager, error) {
 		return nil, err
 	}
 	return manager.New(manager.Options{
-		Plugins: p.store(), Grants: grants, Host: p.registrar(), Claim: p.claim, Events: p.bus(), Methods: p.methods,
+		Plugins: p.plugins(), Develop: a.dev != nil, Grants: grants, Host: p.registrar(), Claim: p.claim, Events: p.bus(), Methods: p.methods,
 		Backends: map[plugin.Kind]manager.Backend{plugin.Native: lazyBackend(func() manager.Backend { return p.native() }), plugin.WASM: lazyBackend(func() manager.Backend { return p.wasm() })},
 		Prefer:   p.prefer(), Timeout: a.cfg.Duration("plugins.timeout"), MaxDepth: int(a.cfg.Int("plugins.max_depth")),
 		Denied: a.denied, Log: a.log,
 	}), nil
+}
+
+// plugins is the installed set, and with ds plugin run the plugin of a directory before it.
+func (p *parts) plugins() manager.Plugins {
+	if p.a.dev != nil {
+		return developed{p.store(), p.a.dev}
+	}
+	return p.store()
 }
 
 // claim keeps a plugin from what another one left under its name.

@@ -34,8 +34,9 @@ type Options struct {
 	Timeout  time.Duration // plugins.timeout, 0 = none
 	MaxDepth int           // plugins.max_depth, default hostabi.MaxDepth
 
-	// Denied is told once, after a run that failed, what the Box refused in it.
-	Denied func(name plugin.Name, d []sandbox.Denial)
+	// Denied is told once, after a run that failed, what the Box refused in it; with Develop after every run.
+	Denied  func(name plugin.Name, d []sandbox.Denial)
+	Develop bool
 	Log    *slog.Logger
 	Clock  func() time.Time
 }
@@ -255,7 +256,7 @@ func (r *run) finish(ctx context.Context, err error, took time.Duration) error {
 	}
 	r.m.o.Log.Debug("plugin ended", "plugin", r.name, "kind", r.kind, "exit", exit, "ms", took.Milliseconds(), "invocation", r.inv.ID)
 	ctx = context.WithoutCancel(ctx)
-	if err != nil && r.m.o.Denied != nil {
+	if (err != nil || r.m.o.Develop) && r.m.o.Denied != nil {
 		if d := r.box.Denials(); len(d) > 0 {
 			r.m.o.Denied(r.name, d)
 		}
