@@ -107,9 +107,11 @@ func (w *world) pushIndex(ref string, doc plugin.OCIDocument) hostabi.Descriptor
 		b := text
 		if d != root.Digest { // a child; its blobs are at the target
 			i := slices.IndexFunc(doc.Manifests, func(c plugin.OCIDescriptor) bool { return c.Digest == string(d) })
-			if b, err = at.Manifest(ctx, hostabi.Descriptor{MediaType: plugin.OCIManifest, Digest: d, Size: doc.Manifests[i].Size}); err != nil {
+			child, err := at.Manifest(ctx, hostabi.Descriptor{MediaType: plugin.OCIManifest, Digest: d, Size: doc.Manifests[i].Size})
+			if err != nil {
 				return nil, err
 			}
+			b = child
 		}
 		return struct {
 			io.ReadSeeker
