@@ -37,8 +37,8 @@ type Options struct {
 	// Denied is told once, after a run that failed, what the Box refused in it; with Develop after every run.
 	Denied  func(name plugin.Name, d []sandbox.Denial)
 	Develop bool
-	Log    *slog.Logger
-	Clock  func() time.Time
+	Log     *slog.Logger
+	Clock   func() time.Time
 }
 
 // Manager runs plugins. It is immutable and safe for concurrent use.
