@@ -552,6 +552,30 @@ func TestLegacyRequests(t *testing.T) {
 	}
 }
 
+// TestCalledByLegacy: what a plugin of protocol 1 calls may use the paths that the user typed, and no others.
+func TestCalledByLegacy(t *testing.T) {
+	caller := newWorld(t)
+	caller.o.Plugin.Manifest = &plugin.Manifest{Name: "porter", Run: plugin.Run{Native: &plugin.RunNative{Mode: plugin.Protocol1}}}
+	caller.o.Invocation.Args = []string{"pull", "--out=./dist", "a/b.txt"}
+	called := func(typed string) *Box {
+		w := newWorld(t, req("fs.read", "args"))
+		w.o.Granted = map[hostabi.Capability]Scopes{"fs.read": {Scope: []string{"args"}}}
+		w.cwd, w.o.Invocation.Dir = caller.cwd, caller.cwd
+		w.o.Invocation.Caller, w.o.Inherited = "porter", caller.box(t)
+		w.o.Invocation.Typed = []plugin.Typed{{Type: "path", Mode: "read", Value: typed}}
+		return w.box(t)
+	}
+	for typed, want := range map[string]bool{"dist/x/y": true, "dist": true, "a/b.txt": true, "a": false, "distant": false, "pull": false, "../dist": false, "/etc/passwd": false} {
+		path := typed
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(caller.cwd, typed)
+		}
+		if got := called(typed).Allowed(hostabi.FSRead, path); got != want {
+			t.Errorf("%s: %t, want %t", typed, got, want)
+		}
+	}
+}
+
 func TestNewBoxRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(w *world)

@@ -64,6 +64,9 @@ func (b *Box) decide(c hostabi.Capability, text string) (why verdict, shown stri
 
 // covers reports whether this run may use everything that s matches; the answer no may be wrong.
 func (b *Box) covers(s Scope) bool {
+	if b.typedByUser(s) {
+		return true
+	}
 	r := b.rights[s.cap]
 	if r == nil || b.hides(s) {
 		return false
@@ -73,6 +76,26 @@ func (b *Box) covers(s Scope) bool {
 	return slices.ContainsFunc(r.request, covers) && slices.ContainsFunc(r.grant, covers) &&
 		(!r.ceiling || slices.ContainsFunc(r.max, covers)) &&
 		!slices.ContainsFunc(r.userDeny, touches) && !slices.ContainsFunc(r.adminDeny, touches)
+}
+
+// typedByUser reports whether s lies in a path that the user typed for a plugin of protocol 1, which declares no
+// arguments and has no rights to files: what it calls may use what the user named, and nothing else.
+func (b *Box) typedByUser(s Scope) bool {
+	if b.o.Plugin == nil || b.o.Invocation == nil || !b.o.Plugin.Legacy() || s.form != absolute || len(b.o.Invocation.Args) == 0 ||
+		s.cap != hostabi.FSRead && s.cap != hostabi.FSWrite || b.hides(s) || b.o.Inherited != nil && !b.o.Inherited.covers(s) {
+		return false
+	}
+	return slices.ContainsFunc(b.o.Invocation.Args[1:], func(word string) bool { // the first is its command
+		if _, value, ok := strings.Cut(word, "="); ok {
+			word = value
+		}
+		path, ok := absPath(b.o.Invocation.Dir, word)
+		if word == "" || !ok {
+			return false
+		}
+		parts, ok := absParts(path)
+		return ok && coversPath(append(literalSegs(parts), seg{kind: deep}), s.segs, s.fold)
+	})
 }
 
 // overlaps reports whether a deny may match part of what s matches; yes when unsure.
