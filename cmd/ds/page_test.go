@@ -51,7 +51,7 @@ func (c *call) shell(words []string) string {
 	c.t.Helper()
 	line, or, _ := strings.Cut(strings.Join(words, " "), " || ")
 	code := c.run(strings.Fields(line)...)
-	out := c.stdout.String() + c.stderr.String()
+	out := c.stdout.String() + c.said()
 	switch {
 	case code != 0 && or == `echo "exit $?"`:
 		out += fmt.Sprintf("exit %d\n", code)
