@@ -54,15 +54,20 @@ func (m *mounts) file(host string) string {
 	return filepath.Join(m.dir, strings.NewReplacer(":", "_", "[", "", "]", "").Replace(host)+".log")
 }
 
-// note says that a repository holds d.
-func (m *mounts) note(ref Reference, d hostabi.Descriptor) {
+// note says that a repository was seen to hold d.
+func (m *mounts) note(ref Reference, d hostabi.Descriptor) { m.add(ref, d, m.dir != "") }
+
+// guess says that a manifest of a repository lists d: nothing to keep, but good for a copy in this process.
+func (m *mounts) guess(ref Reference, d hostabi.Descriptor) { m.add(ref, d, false) }
+
+func (m *mounts) add(ref Reference, d hostabi.Descriptor, keep bool) {
 	if ref.IsLayout() || d.Size < mountSize {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h := m.of(ref.Host)
-	if h.add(d.Digest, ref.Repository) && m.dir != "" {
+	if h.add(d.Digest, ref.Repository) && keep {
 		h.unsent = append(h.unsent, string(d.Digest)+" "+ref.Repository+"\n"...)
 	}
 }

@@ -82,6 +82,31 @@ func TestMountsWhatIsKnown(t *testing.T) {
 	}
 }
 
+// TestMountsFromWhatWasPulled: a pull that found everything is enough for a push in the same process.
+func TestMountsFromWhatWasPulled(t *testing.T) {
+	t.Parallel()
+	big := noise(1, 100_000)
+	srv, ref, root := pushed(t, dstest.RegistryOptions{}, big)
+	cache, dir := newSink(t), t.TempDir()
+	ctx := hostabi.WithMountable(t.Context(), func(string) bool { return true })
+	for _, to := range []string{"/new/a:v1", "/new/b:v1"} {
+		c, _ := newClient(t, registry.Options{MountDir: dir})
+		if _, err := c.Pull(ctx, ref, hostabi.PullOptions{}, cache, nil); err != nil {
+			t.Fatal(err)
+		}
+		how := newTransfers(t)
+		if err := c.Push(ctx, srv.Host+to, root, cache.OpenFunc, how.report); err != nil {
+			t.Fatal(err)
+		}
+		if got := how.how[hostabi.DigestOf(big)]; got != hostabi.ByMount {
+			t.Errorf("%s: the blob went by %s", to, got)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestMountMemoryIsBounded: the file of a host is cut when it is too long.
 func TestMountMemoryIsBounded(t *testing.T) {
 	t.Parallel()

@@ -151,6 +151,7 @@ func (p *puller) blob(ctx context.Context, d hostabi.Descriptor) (err error) {
 		if info.Size != d.Size {
 			return hostabi.Errorf(hostabi.ReasonDigestMismatch, "%s has %d bytes, listed with %d", d.Digest, info.Size, d.Size)
 		}
+		p.c.mounts.guess(p.ref, d)
 		it.done(hostabi.FromCache)
 		return nil
 	} else if hostabi.ReasonOf(err) != hostabi.ReasonNotCached {
