@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -32,7 +33,7 @@ type Bus struct {
 
 	mu     sync.Mutex
 	seq    uint64
-	subs   map[*subscription]struct{}
+	subs   []*subscription // a slice: it is walked for every event
 	rates  map[string]*bucket
 	closed bool
 
@@ -70,7 +71,7 @@ func New(o Options) *Bus {
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	return &Bus{o: o, id: hex.EncodeToString(id[:]), subs: make(map[*subscription]struct{}), rates: make(map[string]*bucket)}
+	return &Bus{o: o, id: hex.EncodeToString(id[:]), rates: make(map[string]*bucket)}
 }
 
 // Publish checks e, sets ID, Time, TraceID and Hops, and queues it for every subscriber whose pattern matches
@@ -88,20 +89,14 @@ func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, droppe
 		return 0, 0, hostabi.Errorf(hostabi.ReasonRate, "%s publishes more than %d events a second", e.Source, hostabi.MaxEventRate)
 	}
 	b.seq++
-	e.ID, e.Time, e.Dropped = b.id+"-"+strconv.FormatUint(b.seq, 10), now, 0
-	if e.TraceID == "" {
-		e.TraceID = p.trace
-	}
-	if e.Hops == 0 {
-		e.Hops = p.hops
-	}
-	if e.ContentType == "" {
-		e.ContentType = "application/json"
-	}
-	for s := range b.subs {
+	var stamped *hostabi.Event // one for all rings, built when the first one wants it
+	for _, s := range b.subs {
 		if s.wants(e.Topic) && (p.invocation == "" || s.invocation != p.invocation) {
+			if stamped == nil {
+				stamped = b.stamp(e, p, now)
+			}
 			subscribers++
-			if s.push(e) {
+			if s.push(stamped) {
 				dropped++
 			}
 		}
@@ -112,6 +107,23 @@ func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, droppe
 	return subscribers, dropped, nil
 }
 
+// stamp is e as this bus accepted it at now, with the current sequence; b.mu is held.
+func (b *Bus) stamp(e hostabi.Event, p publisher, now time.Time) *hostabi.Event {
+	id := make([]byte, 0, 40)
+	id = append(append(id, b.id...), '-')
+	e.ID, e.Time, e.Dropped = string(strconv.AppendUint(id, b.seq, 10)), now, 0
+	if e.TraceID == "" {
+		e.TraceID = p.trace
+	}
+	if e.Hops == 0 {
+		e.Hops = p.hops
+	}
+	if e.ContentType == "" {
+		e.ContentType = "application/json"
+	}
+	return &e
+}
+
 // Wanted reports whether anybody listens to topic, so that nobody else builds the event.
 func (b *Bus) Wanted(topic string) bool {
 	if b.interest.Load() == 0 {
@@ -119,7 +131,7 @@ func (b *Bus) Wanted(topic string) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for s := range b.subs {
+	for _, s := range b.subs {
 		if s.wants(topic) {
 			return true
 		}
@@ -145,13 +157,13 @@ func (b *Bus) Subscribe(ctx context.Context, topics []string) (<-chan hostabi.Ev
 	if b.closed || len(b.subs) >= maxSubscribers {
 		return nil, hostabi.Errorf(hostabi.ReasonTooMany, "the event bus is closed or has %d subscribers", maxSubscribers)
 	}
-	b.subs[s] = struct{}{}
+	b.subs = append(b.subs, s)
 	b.interest.Add(1)
 	out := make(chan hostabi.Event)
 	b.running.Go(func() {
 		s.deliver(ctx, out)
 		b.mu.Lock()
-		delete(b.subs, s)
+		b.subs = slices.DeleteFunc(b.subs, func(o *subscription) bool { return o == s })
 		b.mu.Unlock()
 		b.interest.Add(-1)
 		close(out)
@@ -169,7 +181,7 @@ type Stats struct {
 func (b *Bus) Stats() (all []Stats) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for s := range b.subs {
+	for _, s := range b.subs {
 		all = append(all, s.stats())
 	}
 	return all
@@ -179,7 +191,7 @@ func (b *Bus) Stats() (all []Stats) {
 func (b *Bus) Close() error {
 	b.mu.Lock()
 	b.closed = true
-	for s := range b.subs {
+	for _, s := range b.subs {
 		s.stop()
 	}
 	b.mu.Unlock()
