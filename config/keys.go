@@ -132,6 +132,7 @@ var keys = []Key{
 	{Name: "sandbox.compile_timeout", Type: TypeDuration, Default: "60s", Doc: "CPU time that compiling one module may take; small modules get less"},
 	{Name: "sandbox.verify", Type: TypeEnum, Default: "stamp", Values: []string{"stamp", "full"}, Doc: "full: re-hash installed files at each start"},
 	{Name: "events.buffer", Type: TypeInt, Default: "100", Min: 1, Max: 10000, Doc: "ring per subscriber (drops oldest, counted)"},
+	{Name: "events.log", Type: TypePath, Doc: "append every event to this file as a JSON line (CloudEvents)"},
 	{Name: "state.dir", Type: TypePath, Default: "<state>", Doc: "state store, locks, crash files"},
 	{Name: "state.default_ttl", Type: TypeDuration, Default: "0", Doc: "for entries written without one; 0 = never"},
 }

@@ -300,8 +300,15 @@ func (p *parts) userSetting(key string) (string, bool) {
 	return s, ok
 }
 
+// logsKept is how many rotated files of events.log stay.
+const logsKept = 4
+
 func (p *parts) newBus() *events.Bus {
-	b := events.New(events.Options{Buffer: int(p.a.cfg.Int("events.buffer"))})
+	o := events.Options{Buffer: int(p.a.cfg.Int("events.buffer"))}
+	if path := p.a.cfg.String("events.log"); path != "" {
+		o.Log = &events.Log{Path: path, Keep: logsKept, Scrub: p.a.secrets.Bytes, Warn: p.a.log}
+	}
+	b := events.New(o)
 	p.atClose(func() error {
 		for _, s := range b.Stats() {
 			if s.Dropped > 0 {

@@ -23,6 +23,7 @@ const maxSubscribers = 256
 type Options struct {
 	Buffer  int              // events queued per subscriber, default hostabi.DefaultRing
 	Clock   func() time.Time // default time.Now
+	Log     *Log             // where every accepted event is written, default nowhere
 	Observe func(topic string, delivered, dropped int)
 }
 
@@ -36,8 +37,9 @@ type Bus struct {
 	subs   []*subscription // a slice: it is walked for every event
 	rates  map[string]*bucket
 	closed bool
+	log    *logFile // nil without one; used with mu held
 
-	interest atomic.Int32 // subscriptions; lets Wanted answer without the lock when there is none
+	interest atomic.Int32 // subscriptions and the log; lets Wanted answer without the lock when there is none
 	running  sync.WaitGroup
 }
 
@@ -71,7 +73,12 @@ func New(o Options) *Bus {
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	return &Bus{o: o, id: hex.EncodeToString(id[:]), rates: make(map[string]*bucket)}
+	b := &Bus{o: o, id: hex.EncodeToString(id[:]), rates: make(map[string]*bucket)}
+	if o.Log != nil {
+		b.log = newLog(*o.Log)
+		b.interest.Add(1) // host events are built for the log too
+	}
+	return b
 }
 
 // Publish checks e, sets ID, Time, TraceID and Hops, and queues it for every subscriber whose pattern matches
@@ -89,7 +96,11 @@ func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, droppe
 		return 0, 0, hostabi.Errorf(hostabi.ReasonRate, "%s publishes more than %d events a second", e.Source, hostabi.MaxEventRate)
 	}
 	b.seq++
-	var stamped *hostabi.Event // one for all rings, built when the first one wants it
+	var stamped *hostabi.Event // one for all, built when the first one wants it
+	if b.log != nil && !b.closed {
+		stamped = b.stamp(e, p, now)
+		b.log.add(stamped, now)
+	}
 	for _, s := range b.subs {
 		if s.wants(e.Topic) && (p.invocation == "" || s.invocation != p.invocation) {
 			if stamped == nil {
@@ -128,6 +139,9 @@ func (b *Bus) stamp(e hostabi.Event, p publisher, now time.Time) *hostabi.Event 
 func (b *Bus) Wanted(topic string) bool {
 	if b.interest.Load() == 0 {
 		return false
+	}
+	if b.log != nil {
+		return true
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -187,13 +201,14 @@ func (b *Bus) Stats() (all []Stats) {
 	return all
 }
 
-// Close ends every subscription and waits for their goroutines. It is idempotent.
+// Close ends every subscription and the log, and waits for the goroutines. It is idempotent.
 func (b *Bus) Close() error {
 	b.mu.Lock()
 	b.closed = true
 	for _, s := range b.subs {
 		s.stop()
 	}
+	b.log.close()
 	b.mu.Unlock()
 	b.running.Wait()
 	return nil
