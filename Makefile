@@ -46,7 +46,7 @@ testreg:
 
 .PHONY: registrytest
 registrytest: testreg ## the registry client against distribution v3, a module of its own
-	export DS_TESTREG=$(CURDIR)/bin/testreg && $(TEST) -count=1 -run '^TestDistribution' ./registry
+	export DS_TESTREG=$(CURDIR)/bin/testreg && $(TEST) -count=1 -run '^TestDistribution' ./registry ./cmd/ds
 
 .PHONY: interop
 interop: ## signatures against sigstore-go, both ways, a module of its own

@@ -59,6 +59,25 @@ func TestScript(t *testing.T) {
 	}
 }
 
+// TestDistributionScripts runs the life of a plugin, from push to an offline install, over a registry of another make,
+// with a token server and without the referrers API.
+func TestDistributionScripts(t *testing.T) {
+	program := os.Getenv("DS_TESTREG")
+	if program == "" {
+		t.Skip("DS_TESTREG names no registry program: make registrytest builds it")
+	}
+	homes, v := t.TempDir(), variant{"once", "", guests(t).Both}
+	testscript.Run(t, testscript.Params{
+		Files: []string{filepath.Join("..", "..", "testdata", "script", "airgap.txtar")}, Cmds: dstest.ScriptCommands(),
+		Setup: func(e *testscript.Env) error {
+			err := v.setup(t, e, homes)
+			e.Setenv("TESTREG", program)
+			return err
+		},
+		Condition: v.condition,
+	})
+}
+
 // setup gives each script a home of its own, which is not below its working directory: what a plugin may read
 // there must not contain the files of ds.
 func (v variant) setup(t *testing.T, e *testscript.Env, homes string) error {

@@ -42,6 +42,8 @@ type RegistryServer struct {
 	blobs  *blobs
 	tokens tokens
 
+	stranger *stranger // behind log and faults, instead of all others
+
 	mu       sync.Mutex
 	faults   []*armed
 	requests []*Request
@@ -75,28 +77,39 @@ func StartRegistry(o RegistryOptions) (*RegistryServer, error) {
 		registry.WithBlobHandler(r.blobs),
 		registry.WithReferrersSupport(!o.NoReferrers),
 	)
+	if err := r.start(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// start listens and serves.
+func (r *RegistryServer) start() error {
 	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, fmt.Errorf("test registry: %w", err)
+		return fmt.Errorf("test registry: %w", err)
 	}
 	r.server = &httptest.Server{Listener: l, Config: &http.Server{ // without time limits: a slow client is a test case
 		Handler: r, ErrorLog: log.New(io.Discard, "", 0),
 	}}
 	r.Host = l.Addr().String()
-	if o.TLS {
+	if r.opt.TLS {
 		r.URL = "https://" + r.Host
 		r.server.StartTLS()
 	} else {
 		r.URL = "http://" + r.Host
 		r.server.Start()
 	}
-	return r, nil
+	return nil
 }
 
 // Close ends the server and every connection.
 func (r *RegistryServer) Close() {
 	r.server.CloseClientConnections()
 	r.server.Close()
+	if r.stranger != nil {
+		r.stranger.close()
+	}
 }
 
 // Requests is a copy of the log: everything since the start or the last Forget.
@@ -149,6 +162,10 @@ func (r *RegistryServer) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		if !f.serve(rec, q) {
 			return
 		}
+	}
+	if r.stranger != nil {
+		r.inner.ServeHTTP(rec, q)
+		return
 	}
 	if q.URL.Path == "/token" {
 		r.serveToken(rec, q)

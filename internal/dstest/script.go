@@ -1,7 +1,9 @@
 package dstest
 
 import (
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,11 +80,29 @@ func startScriptRegistry(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: registry [-auth USER:PASSWORD] [-token] [-noreferrers] VAR")
 	}
-	r, err := StartRegistry(o)
+	var r *RegistryServer
+	var err error
+	if program := ts.Getenv("TESTREG"); program != "" {
+		r, err = startScriptStranger(ts, program)
+	} else {
+		r, err = StartRegistry(o)
+	}
 	ts.Check(err)
 	ts.Defer(r.Close)
 	ts.Setenv(args[0], r.Host)
 	registries(ts)[args[0]] = r
+}
+
+// startScriptStranger makes a script run over a registry of another make that wants a login, which docker's file has.
+func startScriptStranger(ts *testscript.TestScript, program string) (*RegistryServer, error) {
+	r, err := StartStranger(program, "-auth", "token", "-user", "script", "-password", "script")
+	if err != nil {
+		return nil, err
+	}
+	file := ts.MkAbs("auth.json")
+	ts.Setenv("REGISTRY_AUTH_FILE", file)
+	login := base64.StdEncoding.EncodeToString([]byte("script:script"))
+	return r, os.WriteFile(file, fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, r.Host, login), 0o600)
 }
 
 func scriptRegistry(ts *testscript.TestScript, args []string, want int) *RegistryServer {
