@@ -130,9 +130,12 @@ func TestTarWriters(t *testing.T) {
 	t.Parallel()
 	local := newSink(t)
 	ref := "oci-layout:" + filepath.Join(t.TempDir(), "x.tar")
+	var roots [6]hostabi.Descriptor
+	for i := range roots { // all before a writer reads what they share
+		roots[i] = local.artifact(t, noise(uint64(i), 1000))
+	}
 	var wg sync.WaitGroup
-	for i := range 6 {
-		root := local.artifact(t, noise(uint64(i), 1000))
+	for i, root := range roots {
 		c, _ := newClient(t, registry.Options{})
 		wg.Go(func() {
 			if err := c.Push(t.Context(), fmt.Sprintf("%s:v%d", ref, i), root, local.OpenFunc, nil); err != nil {
