@@ -71,13 +71,13 @@ func parseGrants(name string, data []byte) ([]Grant, error) {
 	if root.Kind == yamlfile.Null {
 		return nil, nil
 	}
-	r := &reader{name: name}
+	r := newReader(name)
 	var out []Grant
-	r.object(root, "the grants file", map[string]func(*yamlfile.Node){
-		"version": r.version,
+	r.Object(root, "the grants file", map[string]func(*yamlfile.Node){
+		"version": r.Version,
 		"grants": func(n *yamlfile.Node) {
 			if n.Kind != yamlfile.List && n.Kind != yamlfile.Null {
-				r.errorf(n, "grants must be a list, not a %s", n.Kind)
+				r.Errorf(n, "grants must be a list, not a %s", n.Kind)
 			}
 			for _, item := range n.Items {
 				out = append(out, r.grant(item))
@@ -85,10 +85,10 @@ func parseGrants(name string, data []byte) ([]Grant, error) {
 		},
 	})
 	if root.Kind == yamlfile.Map && root.Get("version") == nil {
-		r.errorf(root, "version is required")
+		r.Errorf(root, "version is required")
 	}
-	if r.err != nil {
-		return nil, r.err
+	if r.Err() != nil {
+		return nil, r.Err()
 	}
 	return out, nil
 }
@@ -96,35 +96,35 @@ func parseGrants(name string, data []byte) ([]Grant, error) {
 func (r *reader) grant(n *yamlfile.Node) Grant {
 	g := Grant{Granted: make(map[hostabi.Capability]Scopes), Denied: make(map[hostabi.Capability][]string)}
 	if n.Kind != yamlfile.Map {
-		r.errorf(n, "a grant must be a map, not a %s", n.Kind)
+		r.Errorf(n, "a grant must be a map, not a %s", n.Kind)
 		return g
 	}
-	r.object(n, "a grant", map[string]func(*yamlfile.Node){
-		"plugin": func(n *yamlfile.Node) { g.Plugin = r.str(n, "plugin") },
-		"signer": func(n *yamlfile.Node) { g.Signer = r.str(n, "signer") },
+	r.Object(n, "a grant", map[string]func(*yamlfile.Node){
+		"plugin": func(n *yamlfile.Node) { g.Plugin = r.Str(n, "plugin") },
+		"signer": func(n *yamlfile.Node) { g.Signer = r.Str(n, "signer") },
 		"index":  func(n *yamlfile.Node) { g.Index = r.digest(n, "index") },
 		"granted": func(n *yamlfile.Node) {
 			r.capabilities(n, "granted", func(c hostabi.Capability, n *yamlfile.Node) { g.Granted[c] = r.granted(c, n) })
 		},
 		"denied": func(n *yamlfile.Node) {
-			r.capabilities(n, "denied", func(c hostabi.Capability, n *yamlfile.Node) { g.Denied[c] = r.strings(n, string(c)) })
+			r.capabilities(n, "denied", func(c hostabi.Capability, n *yamlfile.Node) { g.Denied[c] = r.Strings(n, string(c)) })
 		},
 		"request_digest": func(n *yamlfile.Node) { g.RequestDigest = r.digest(n, "request_digest") },
 		"at": func(n *yamlfile.Node) {
-			t, err := time.Parse(time.RFC3339, r.str(n, "at"))
+			t, err := time.Parse(time.RFC3339, r.Str(n, "at"))
 			if err != nil {
-				r.errorf(n, "at is not a time such as 2026-01-31T12:00:00Z")
+				r.Errorf(n, "at is not a time such as 2026-01-31T12:00:00Z")
 			}
 			g.At = t
 		},
 	})
 	switch {
 	case g.Plugin == "":
-		r.errorf(n, "plugin is required")
+		r.Errorf(n, "plugin is required")
 	case g.Signer == "":
-		r.errorf(n, "signer is required")
+		r.Errorf(n, "signer is required")
 	case g.Signer == noSigner && g.Index == "" && !g.local():
-		r.errorf(n, "index is required without a signer")
+		r.Errorf(n, "index is required without a signer")
 	}
 	return g
 }
@@ -133,21 +133,21 @@ func (r *reader) grant(n *yamlfile.Node) Grant {
 func (r *reader) granted(c hostabi.Capability, n *yamlfile.Node) Scopes {
 	var s Scopes
 	if n.Kind != yamlfile.Map {
-		s.Scope = r.strings(n, string(c))
+		s.Scope = r.Strings(n, string(c))
 		return s
 	}
-	r.object(n, string(c), map[string]func(*yamlfile.Node){
-		"scope":   func(n *yamlfile.Node) { s.Scope = r.strings(n, "scope") },
+	r.Object(n, string(c), map[string]func(*yamlfile.Node){
+		"scope":   func(n *yamlfile.Node) { s.Scope = r.Strings(n, "scope") },
 		"quota":   func(n *yamlfile.Node) { s.Quota = r.size(n, "quota") },
-		"sockets": func(n *yamlfile.Node) { s.Sockets = r.boolean(n, "sockets") },
+		"sockets": func(n *yamlfile.Node) { s.Sockets = r.Bool(n, "sockets") },
 	})
 	return s
 }
 
 func (r *reader) digest(n *yamlfile.Node, what string) hostabi.Digest {
-	d, err := hostabi.ParseDigest(r.str(n, what))
+	d, err := hostabi.ParseDigest(r.Str(n, what))
 	if err != nil {
-		r.errorf(n, "%s: %s", what, err)
+		r.Errorf(n, "%s: %s", what, err)
 	}
 	return d
 }

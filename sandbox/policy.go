@@ -75,33 +75,33 @@ func ParsePolicy(name string, data []byte) (*Policy, error) {
 		return nil, err
 	}
 	p := &Policy{File: name, Legacy: "allow", Native: "allow", Grants: "user"}
-	r := &reader{name: name}
-	r.object(root, "the policy", map[string]func(*yamlfile.Node){
-		"version": r.version,
+	r := newReader(name)
+	r.Object(root, "the policy", map[string]func(*yamlfile.Node){
+		"version": r.Version,
 		"sources": func(n *yamlfile.Node) {
-			r.object(n, "sources", map[string]func(*yamlfile.Node){
+			r.Object(n, "sources", map[string]func(*yamlfile.Node){
 				"allow": func(n *yamlfile.Node) { p.SourcesAllow = r.sources(n) },
 				"deny":  func(n *yamlfile.Node) { p.SourcesDeny = r.sources(n) },
 			})
 		},
-		"signers":        func(n *yamlfile.Node) { p.Signers = r.strings(n, "signers") },
-		"require_signed": func(n *yamlfile.Node) { p.RequireSigned = r.boolean(n, "require_signed") },
-		"legacy":         func(n *yamlfile.Node) { p.Legacy = r.word(n, "legacy", "allow", "deny") },
-		"native":         func(n *yamlfile.Node) { p.Native = r.word(n, "native", "allow", "confined", "deny") },
-		"grants":         func(n *yamlfile.Node) { p.Grants = r.word(n, "grants", "user", "policy") },
+		"signers":        func(n *yamlfile.Node) { p.Signers = r.Strings(n, "signers") },
+		"require_signed": func(n *yamlfile.Node) { p.RequireSigned = r.Bool(n, "require_signed") },
+		"legacy":         func(n *yamlfile.Node) { p.Legacy = r.Word(n, "legacy", "allow", "deny") },
+		"native":         func(n *yamlfile.Node) { p.Native = r.Word(n, "native", "allow", "confined", "deny") },
+		"grants":         func(n *yamlfile.Node) { p.Grants = r.Word(n, "grants", "user", "policy") },
 		"capabilities": func(n *yamlfile.Node) {
-			r.object(n, "capabilities", map[string]func(*yamlfile.Node){
+			r.Object(n, "capabilities", map[string]func(*yamlfile.Node){
 				"max":  func(n *yamlfile.Node) { p.Max = r.bounds(n, "max") },
 				"deny": func(n *yamlfile.Node) { p.Deny = r.bounds(n, "deny") },
 			})
 		},
 		"limits": func(n *yamlfile.Node) {
-			r.object(n, "limits", map[string]func(*yamlfile.Node){
+			r.Object(n, "limits", map[string]func(*yamlfile.Node){
 				"memory": func(n *yamlfile.Node) { p.Memory = r.size(n, "memory") },
 				"time": func(n *yamlfile.Node) {
-					d, err := yamlfile.ParseDuration(r.str(n, "time"))
+					d, err := yamlfile.ParseDuration(r.Str(n, "time"))
 					if err != nil {
-						r.errorf(n, "time: %s", err)
+						r.Errorf(n, "time: %s", err)
 					}
 					p.Time = d
 				},
@@ -109,20 +109,20 @@ func ParsePolicy(name string, data []byte) (*Policy, error) {
 		},
 	})
 	if root.Get("version") == nil {
-		r.errorf(root, "version is required")
+		r.Errorf(root, "version is required")
 	}
-	if r.err != nil {
-		return nil, r.err
+	if r.Err() != nil {
+		return nil, r.Err()
 	}
 	return p, nil
 }
 
 // sources reads patterns of AllowSource.
 func (r *reader) sources(n *yamlfile.Node) []string {
-	list := r.strings(n, "sources")
+	list := r.Strings(n, "sources")
 	for _, s := range list {
 		if _, err := parseSource(s); err != nil {
-			r.errorf(n, "source %q: %s", clip(s), err)
+			r.Errorf(n, "source %q: %s", clip(s), err)
 		}
 	}
 	return list
@@ -133,13 +133,13 @@ func (r *reader) sources(n *yamlfile.Node) []string {
 func (r *reader) bounds(n *yamlfile.Node, what string) map[hostabi.Capability][]string {
 	out := make(map[hostabi.Capability][]string)
 	r.capabilities(n, what, func(c hostabi.Capability, n *yamlfile.Node) {
-		list := r.strings(n, string(c))
+		list := r.Strings(n, string(c))
 		if list == nil {
 			list = []string{}
 		}
 		for _, s := range list {
 			if _, err := parseLoose(c, "x", s); err != nil {
-				r.errorf(n, "%s", err)
+				r.Errorf(n, "%s", err)
 			}
 		}
 		out[c] = list

@@ -12,6 +12,7 @@ import (
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/atomicfile"
 	"github.com/delivery-station/ds/internal/yamlfile"
+	"github.com/delivery-station/ds/plugin"
 )
 
 // The values of Rule.Require, from the strictest on.
@@ -81,10 +82,10 @@ func ParsePolicy(name string, data []byte, read func(file string) ([]byte, error
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonConfigSyntax, "%w", err)
 	}
-	r := &reader{name: name, read: read}
+	r := &reader{Reader: yamlfile.Reader{Name: name, Suggest: plugin.Suggest}, read: read}
 	p := r.policy(root)
-	if r.err != nil {
-		return nil, hostabi.Errorf(hostabi.ReasonConfigSyntax, "%w", r.err)
+	if err := r.Err(); err != nil {
+		return nil, hostabi.Errorf(hostabi.ReasonConfigSyntax, "%w", err)
 	}
 	return p, nil
 }
@@ -112,67 +113,11 @@ func (p *Policy) Find(nameOrID string) *NamedKey {
 	return &p.Keys[i]
 }
 
-// reader reads trust.yaml: strict keys, the first problem is kept with its place.
+// reader reads trust.yaml.
 type reader struct {
-	name string
+	yamlfile.Reader
 	read func(file string) ([]byte, error)
-	err  error
 	keys map[string]*Key
-}
-
-func (r *reader) errorf(n *yamlfile.Node, format string, a ...any) {
-	if r.err == nil {
-		r.err = n.Errorf(r.name, format, a...)
-	}
-}
-
-func (r *reader) keep(err error) {
-	if r.err == nil {
-		r.err = err
-	}
-}
-
-// object calls the function of each key of a map.
-func (r *reader) object(n *yamlfile.Node, what string, fields map[string]func(*yamlfile.Node)) {
-	if n.Kind != yamlfile.Map {
-		r.errorf(n, "%s must be a map, not a %s", what, n.Kind)
-		return
-	}
-	for _, p := range n.Pairs {
-		set := fields[p.Key.Text]
-		if set == nil {
-			r.errorf(p.Key, "unknown key %q in %s", clip(p.Key.Text), what)
-			return
-		}
-		set(p.Value)
-	}
-}
-
-// list calls f for each item.
-func (r *reader) list(n *yamlfile.Node, what string, f func(*yamlfile.Node)) {
-	if n.Kind != yamlfile.List && n.Kind != yamlfile.Null {
-		r.errorf(n, "%s must be a list, not a %s", what, n.Kind)
-		return
-	}
-	for _, item := range n.Items {
-		f(item)
-	}
-}
-
-func (r *reader) str(n *yamlfile.Node, what string) string {
-	s, err := n.Str(r.name, what)
-	if err != nil {
-		r.keep(err)
-	}
-	return s
-}
-
-func (r *reader) word(n *yamlfile.Node, what string, allowed ...string) string {
-	s := r.str(n, what)
-	if !slices.Contains(allowed, s) {
-		r.errorf(n, "%s is %q, want one of %q", what, clip(s), allowed)
-	}
-	return s
 }
 
 func (r *reader) policy(root *yamlfile.Node) *Policy {
@@ -182,25 +127,21 @@ func (r *reader) policy(root *yamlfile.Node) *Policy {
 	}
 	r.keys = make(map[string]*Key)
 	var rules []*yamlfile.Node
-	r.object(root, "trust.yaml", map[string]func(*yamlfile.Node){
-		"version": func(n *yamlfile.Node) {
-			if v, err := n.Int(r.name, "version"); err != nil || v != 1 {
-				r.errorf(n, "version is %s, this ds reads 1", clip(n.Text))
-			}
-		},
-		"keys":    func(n *yamlfile.Node) { r.list(n, "keys", func(n *yamlfile.Node) { r.key(p, n) }) },
-		"rules":   func(n *yamlfile.Node) { r.list(n, "rules", func(n *yamlfile.Node) { rules = append(rules, n) }) },
-		"default": func(n *yamlfile.Node) { p.Default = r.word(n, "default", RequireSignature, RequireTOFU) },
+	r.Object(root, "trust.yaml", map[string]func(*yamlfile.Node){
+		"version": r.Version,
+		"keys":    func(n *yamlfile.Node) { r.List(n, "keys", func(n *yamlfile.Node) { r.key(p, n) }) },
+		"rules":   func(n *yamlfile.Node) { r.List(n, "rules", func(n *yamlfile.Node) { rules = append(rules, n) }) },
+		"default": func(n *yamlfile.Node) { p.Default = r.Word(n, "default", RequireSignature, RequireTOFU) },
 		"min_release_age": func(n *yamlfile.Node) {
-			d, err := yamlfile.ParseDuration(r.str(n, "min_release_age"))
+			d, err := yamlfile.ParseDuration(r.Str(n, "min_release_age"))
 			if err != nil || d < 0 {
-				r.errorf(n, "min_release_age is not a time such as 72h")
+				r.Errorf(n, "min_release_age is not a time such as 72h")
 			}
 			p.MinAge = d
 		},
 	})
 	if root.Kind == yamlfile.Map && root.Get("version") == nil {
-		r.errorf(root, "version is required")
+		r.Errorf(root, "version is required")
 	}
 	for _, n := range rules { // after keys, wherever those stand
 		p.Rules = append(p.Rules, r.rule(n))
@@ -211,24 +152,24 @@ func (r *reader) policy(root *yamlfile.Node) *Policy {
 func (r *reader) key(p *Policy, n *yamlfile.Node) {
 	var k NamedKey
 	var text, id string
-	r.object(n, "a key", map[string]func(*yamlfile.Node){
-		"name": func(n *yamlfile.Node) { k.Name = r.str(n, "name") },
-		"file": func(n *yamlfile.Node) { k.File = r.str(n, "file") },
-		"pem":  func(n *yamlfile.Node) { text = r.str(n, "pem") },
-		"id":   func(n *yamlfile.Node) { id = r.str(n, "id") },
+	r.Object(n, "a key", map[string]func(*yamlfile.Node){
+		"name": func(n *yamlfile.Node) { k.Name = r.Str(n, "name") },
+		"file": func(n *yamlfile.Node) { k.File = r.Str(n, "file") },
+		"pem":  func(n *yamlfile.Node) { text = r.Str(n, "pem") },
+		"id":   func(n *yamlfile.Node) { id = r.Str(n, "id") },
 	})
-	if r.err != nil {
+	if r.Err() != nil {
 		return
 	}
 	switch {
 	case k.Name == "":
-		r.errorf(n, "a key needs a name")
+		r.Errorf(n, "a key needs a name")
 		return
 	case r.keys[k.Name] != nil:
-		r.errorf(n, "key %q is there twice", clip(k.Name))
+		r.Errorf(n, "key %q is there twice", clip(k.Name))
 		return
 	case (k.File == "") == (text == ""):
-		r.errorf(n, "key %q needs either file or pem", clip(k.Name))
+		r.Errorf(n, "key %q needs either file or pem", clip(k.Name))
 		return
 	}
 	content := []byte(text)
@@ -240,11 +181,11 @@ func (r *reader) key(p *Policy, n *yamlfile.Node) {
 		k.Key, err = ParseKey(content)
 	}
 	if err != nil {
-		r.errorf(n, "key %q: %s", clip(k.Name), err)
+		r.Errorf(n, "key %q: %s", clip(k.Name), err)
 		return
 	}
 	if id != "" && id != string(k.Key.ID()) {
-		r.errorf(n, "key %q is %s, want %s", clip(k.Name), k.Key.ID(), clip(id))
+		r.Errorf(n, "key %q is %s, want %s", clip(k.Name), k.Key.ID(), clip(id))
 		return
 	}
 	r.keys[k.Name] = k.Key
@@ -253,44 +194,38 @@ func (r *reader) key(p *Policy, n *yamlfile.Node) {
 
 func (r *reader) rule(n *yamlfile.Node) Rule {
 	rule := Rule{Threshold: 1}
-	r.object(n, "a rule", map[string]func(*yamlfile.Node){
-		"match":  func(n *yamlfile.Node) { rule.Match = r.str(n, "match") },
-		"origin": func(n *yamlfile.Node) { rule.Origin = r.str(n, "origin") },
+	r.Object(n, "a rule", map[string]func(*yamlfile.Node){
+		"match":  func(n *yamlfile.Node) { rule.Match = r.Str(n, "match") },
+		"origin": func(n *yamlfile.Node) { rule.Origin = r.Str(n, "origin") },
 		"require": func(n *yamlfile.Node) {
-			rule.Require = r.word(n, "require", RequireSignature, RequireTOFU, RequireLegacy, RequireNone)
+			rule.Require = r.Word(n, "require", RequireSignature, RequireTOFU, RequireLegacy, RequireNone)
 		},
 		"keys": func(n *yamlfile.Node) {
-			r.list(n, "keys", func(n *yamlfile.Node) {
-				k := r.keys[r.str(n, "an item of keys")]
+			r.List(n, "keys", func(n *yamlfile.Node) {
+				k := r.keys[r.Str(n, "an item of keys")]
 				switch {
 				case k == nil:
-					r.errorf(n, "there is no key %q in keys", clip(n.Text))
+					r.Errorf(n, "there is no key %q in keys", clip(n.Text))
 				case k.ID().Kind() == RSA:
-					r.errorf(n, "key %q is RSA, which verifies layers of the original DS only", clip(n.Text))
+					r.Errorf(n, "key %q is RSA, which verifies layers of the original DS only", clip(n.Text))
 				case slices.Contains(rule.Keys, k):
-					r.errorf(n, "key %q is there twice", clip(n.Text))
+					r.Errorf(n, "key %q is there twice", clip(n.Text))
 				}
 				rule.Keys = append(rule.Keys, k)
 			})
 		},
 		"threshold": func(n *yamlfile.Node) {
-			v, err := n.Int(r.name, "threshold")
+			v, err := n.Int(r.Name, "threshold")
 			if err != nil || v < 1 || v > 100 {
-				r.errorf(n, "threshold is %s, want 1 to 100", clip(n.Text))
+				r.Errorf(n, "threshold is %s, want 1 to 100", clip(n.Text))
 			}
 			rule.Threshold = int(v)
 		},
-		"predicates": func(n *yamlfile.Node) {
-			list, err := n.Strings(r.name, "predicates")
-			if err != nil {
-				r.keep(err)
-			}
-			rule.Predicates = list
-		},
+		"predicates": func(n *yamlfile.Node) { rule.Predicates = r.Strings(n, "predicates") },
 	})
-	if r.err == nil {
+	if r.Err() == nil {
 		if err := rule.check(); err != nil {
-			r.errorf(n, "%s", err)
+			r.Errorf(n, "%s", err)
 		}
 	}
 	return rule

@@ -44,105 +44,61 @@ func ParseLock(name string, b []byte) (LockFile, error) {
 	if err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonConfigSyntax, "%w", err)
 	}
-	p := &lockParser{name: name}
+	p := &lockReader{yamlfile.Reader{Name: name, Suggest: plugin.Suggest}}
 	out := make(LockFile)
-	p.fields(root, "a lock file", func(key string, n *yamlfile.Node) bool {
-		switch key {
-		case "version":
-			if v, err := n.Int(name, "version"); err != nil || v != lockVersion {
-				p.fail(n, "version is not %d", lockVersion)
-			}
-		case "plugins":
-			p.fields(n, "plugins", func(key string, n *yamlfile.Node) bool {
-				if !plugin.Name(key).Valid() {
-					p.fail(n, "%q is no plugin name", key)
+	p.Object(root, "a lock file", map[string]func(*yamlfile.Node){
+		"version": p.Version,
+		"plugins": func(n *yamlfile.Node) {
+			p.Map(n, "plugins", func(key, n *yamlfile.Node) {
+				if !plugin.Name(key.Text).Valid() {
+					p.Errorf(key, "%q is no plugin name", key.Text)
 				}
-				out[plugin.Name(key)] = p.locked(n)
-				return true
+				out[plugin.Name(key.Text)] = p.locked(n)
 			})
-		default:
-			return false
-		}
-		return true
+		},
 	})
-	if p.err == nil && root.Get("version") == nil {
-		p.fail(root, "version is required")
+	if root.Get("version") == nil {
+		p.Errorf(root, "version is required")
 	}
-	if p.err != nil {
-		return nil, hostabi.Errorf(hostabi.ReasonConfigSyntax, "%w", p.err)
+	if err := p.Err(); err != nil {
+		return nil, hostabi.Errorf(hostabi.ReasonConfigSyntax, "%w", err)
 	}
 	return out, nil
 }
 
-// lockParser keeps the first problem.
-type lockParser struct {
-	name string
-	err  error
+type lockReader struct{ yamlfile.Reader }
+
+func (p *lockReader) text(to *string, what string) func(*yamlfile.Node) {
+	return func(n *yamlfile.Node) { *to = p.Str(n, what) }
 }
 
-func (p *lockParser) fail(n *yamlfile.Node, format string, a ...any) {
-	if p.err == nil {
-		p.err = n.Errorf(p.name, format, a...)
-	}
-}
-
-func (p *lockParser) fields(n *yamlfile.Node, what string, set func(key string, n *yamlfile.Node) bool) {
-	if n.Kind == yamlfile.Null {
-		return
-	}
-	if n.Kind != yamlfile.Map {
-		p.fail(n, "%s must be a map", what)
-		return
-	}
-	for _, pair := range n.Pairs {
-		if !set(pair.Key.Text, pair.Value) {
-			p.fail(pair.Key, "unknown key %q in %s", pair.Key.Text, what)
+func (p *lockReader) digest(to *hostabi.Digest, what string) func(*yamlfile.Node) {
+	return func(n *yamlfile.Node) {
+		if *to = hostabi.Digest(p.Str(n, what)); !to.Valid() {
+			p.Errorf(n, "%s is no digest", what)
 		}
 	}
 }
 
-func (p *lockParser) str(n *yamlfile.Node, what string) string {
-	s, err := n.Str(p.name, what)
-	if err != nil && p.err == nil {
-		p.err = err
-	}
-	return s
-}
-
-func (p *lockParser) digest(n *yamlfile.Node, what string) hostabi.Digest {
-	d := hostabi.Digest(p.str(n, what))
-	if !d.Valid() {
-		p.fail(n, "%s is no digest", what)
-	}
-	return d
-}
-
-func (p *lockParser) locked(n *yamlfile.Node) (l Locked) {
-	at := n
-	texts := map[string]*string{"source": &l.Source, "constraint": &l.Constraint, "version": &l.Version, "signer": &l.Signer, "level": &l.Level}
-	digests := map[string]*hostabi.Digest{"index": &l.Index, "signature": &l.Signature, "capabilities": &l.Capabilities}
-	p.fields(n, "a plugin", func(key string, n *yamlfile.Node) bool {
-		switch {
-		case texts[key] != nil:
-			*texts[key] = p.str(n, key)
-		case digests[key] != nil:
-			*digests[key] = p.digest(n, key)
-		case key == "artifacts":
+func (p *lockReader) locked(n *yamlfile.Node) (l Locked) {
+	p.Object(n, "a plugin", map[string]func(*yamlfile.Node){
+		"source": p.text(&l.Source, "source"), "constraint": p.text(&l.Constraint, "constraint"), "version": p.text(&l.Version, "version"),
+		"signer": p.text(&l.Signer, "signer"), "level": p.text(&l.Level, "level"),
+		"index": p.digest(&l.Index, "index"), "signature": p.digest(&l.Signature, "signature"), "capabilities": p.digest(&l.Capabilities, "capabilities"),
+		"artifacts": func(n *yamlfile.Node) {
 			l.Artifacts = make(map[string]hostabi.Digest)
-			p.fields(n, key, func(platform string, n *yamlfile.Node) bool {
-				l.Artifacts[platform] = p.digest(n, platform)
-				return true
+			p.Map(n, "artifacts", func(platform, n *yamlfile.Node) {
+				var d hostabi.Digest
+				p.digest(&d, platform.Text)(n)
+				l.Artifacts[platform.Text] = d
 			})
-		default:
-			return false
-		}
-		return true
+		},
 	})
 	switch {
 	case l.Source == "":
-		p.fail(at, "source is required")
+		p.Errorf(n, "source is required")
 	case l.Index != "" && (l.Signer == "" || l.Capabilities == "" || l.Version == "" || rank(l.Level) < 0):
-		p.fail(at, "an entry with index needs version, signer, level and capabilities")
+		p.Errorf(n, "an entry with index needs version, signer, level and capabilities")
 	}
 	return l
 }
