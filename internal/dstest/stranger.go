@@ -20,7 +20,7 @@ type stranger struct {
 // StartStranger starts program (testdata/registrytest builds one) and puts log and faults in front of it; the caller
 // closes it. Credentials are the program's own business.
 func StartStranger(program string, args ...string) (*RegistryServer, error) {
-	cmd := exec.Command(program, args...) //nolint:noctx // Close ends it
+	cmd := exec.Command(program, args...)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("test registry: %w", err)
