@@ -116,12 +116,15 @@ func TestEventLimits(t *testing.T) {
 	}
 	wantReason(t, "33rd pattern", call(t.Context(), s, hostv1.Events_Poll_FullMethodName, &hostv1.PollRequest{Topics: []string{"flood.x"}}, nil), hostabi.ReasonTooMany)
 	_ = st.Close()
-	for f.bus.Wanted("flood.t31") {
-		<-time.After(time.Millisecond)
-	}
 	for i := range 17 {
 		var r hostv1.PollReply
-		err := call(t.Context(), s, hostv1.Events_Poll_FullMethodName, &hostv1.PollRequest{Topics: []string{"flood.x"}}, &r)
+		poll := func() error {
+			return call(t.Context(), s, hostv1.Events_Poll_FullMethodName, &hostv1.PollRequest{Topics: []string{"flood.x"}}, &r)
+		}
+		err := poll()
+		for ; i == 0 && hostabi.ReasonOf(err) == hostabi.ReasonTooMany && t.Context().Err() == nil; err = poll() {
+			<-time.After(time.Millisecond) // the stream is on its way out
+		}
 		if i < 16 && err != nil {
 			t.Fatalf("poll %d: %v", i+1, err)
 		}
