@@ -40,7 +40,7 @@ func TestContract(t *testing.T) {
 			t.Errorf("%s: our side needs a contender", r.ID)
 		}
 	}
-	for _, id := range []string{"S2", "S3", "S7", "S15", "S16", "H1", "R1", "R2", "R3", "R4", "R5", "R6", "R9"} {
+	for _, id := range []string{"S2", "S3", "S7", "S15", "S16", "H1", "R1", "R2", "R3", "R4", "R5", "R6", "R9", "S18", "H8", "B1", "B3"} {
 		o := options{groups: []string{"all"}, ids: []string{id}}
 		if len(o.rows()) == 0 {
 			t.Errorf("no row %s", id)
@@ -50,7 +50,7 @@ func TestContract(t *testing.T) {
 
 // TestRowsByID: S1 is not S15, H1 is all of H1.
 func TestRowsByID(t *testing.T) {
-	for id, want := range map[string]string{"S1": "S1", "S12": "S12.c S12.go", "H1": "H1a.64 H1a.1024 H1.sdk", "H1a": "H1a.64 H1a.1024", "X": ""} {
+	for id, want := range map[string]string{"S1": "S1", "S12": "S12.c S12.go", "H1": "H1a.64 H1a.1024 H1.sdk H1b.64k", "H1a": "H1a.64 H1a.1024", "X": ""} {
 		var got []string
 		for _, r := range (options{groups: []string{"all"}, ids: []string{id}}).rows() {
 			got = append(got, r.ID)

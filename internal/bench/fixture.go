@@ -30,6 +30,7 @@ type guest struct {
 	build     []string // arguments of go build; empty = copy
 	env       []string
 	from, to  string
+	caps      string // beside config.read, for which rows of other plugins must not pay
 }
 
 func guests() []guest {
@@ -37,6 +38,7 @@ func guests() []guest {
 		native = "  native:\n    linux/amd64: native\n    linux/arm64: native\n"
 		broker = "  native:\n    mode: goplugin\n    linux/amd64: native\n    linux/arm64: native\n"
 		bench  = "./testdata/guests/go/bench"
+		blobs  = "  - {cap: cache.read, scope: [own], reason: \"the blob to read\"}\n  - {cap: cache.write, scope: [own], reason: \"the blob to read\"}\n"
 	)
 	static, wasip1 := []string{"CGO_ENABLED=0"}, []string{"GOOS=wasip1", "GOARCH=wasm"}
 	wasm := func(name string) string { return "  wasm: {artifact: " + name + ".wasm}\n" }
@@ -47,6 +49,8 @@ func guests() []guest {
 		{name: "cguest", run: wasm("cguest"), from: "testdata/guests/c/bench.wasm", to: "cguest.wasm"},
 		{name: "guest", run: native, build: []string{bench}, env: static, to: "native"},
 		{name: "wguest", run: wasm("wguest"), build: []string{bench}, env: wasip1, to: "wguest.wasm"},
+		{name: "blob", run: native, build: []string{bench}, env: static, to: "native", caps: blobs},
+		{name: "wblob", run: wasm("wblob"), build: []string{bench}, env: wasip1, to: "wblob.wasm", caps: blobs},
 		{name: "gpguest", run: broker, build: []string{"-tags=grpcnotrace,goplugin", bench}, env: static, to: "native"},
 	}
 }
@@ -95,17 +99,22 @@ func (f *fixture) configure() error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	v64, v1024 := strings.Repeat("x", 64), strings.Repeat("x", 1024)
-	small, calls := "plugins:\n  settings:\n", "plugins:\n  settings:\n"
+	value := func(size int) string {
+		return fmt.Sprintf("      v%d: %s\n", size, strings.Repeat("x", size))
+	}
+	const settings = "plugins:\n  settings:\n"
+	small, calls, large := settings, settings, settings
 	for _, name := range []string{"guest", "gpguest"} {
-		small += "    " + name + ":\n      v64: " + v64 + "\n"
+		small += "    " + name + ":\n" + value(64)
 	}
 	for _, name := range []string{"cguest", "guest", "wguest", "gpguest"} {
-		calls += "    " + name + ":\n      v64: " + v64 + "\n      v1024: " + v1024 + "\n"
+		calls += "    " + name + ":\n" + value(64) + value(1024)
+		large += "    " + name + ":\n" + value(64<<10)
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(small), 0o600),
 		os.WriteFile(filepath.Join(f.tmp, "calls.yaml"), []byte(calls), 0o600),
+		os.WriteFile(filepath.Join(f.tmp, "large.yaml"), []byte(large), 0o600),
 	)
 }
 
@@ -134,7 +143,8 @@ func (f *fixture) install(ctx context.Context, g guest) error {
 		}
 	}
 	manifest := "apiVersion: ds.plugin/v2\nname: " + g.name + "\nversion: 0.1.0\ndescription: Work that is measured\nlicense: MIT\nabi: ds.host/v1\n" +
-		"capabilities:\n  - {cap: config.read, scope: [own], reason: \"the value to read\"}\nrun:\n" + g.run
+		"capabilities:\n  - {cap: config.read, scope: [own], reason: \"the value to read\"}\n" +
+		"  - {cap: cache.read, scope: [own], reason: \"the blob to read\"}\n  - {cap: cache.write, scope: [own], reason: \"the blob to read\"}\nrun:\n" + g.run
 	if err := os.WriteFile(filepath.Join(dir, "plugin.yaml"), []byte(manifest), 0o600); err != nil {
 		return err
 	}

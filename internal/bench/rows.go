@@ -68,6 +68,7 @@ func groups() []Group {
 		{"spawn", "Spawn to exit inside one warm host", spawn("exec"), PerOp},
 		{"call", "Host calls", grpcUnary("2000", "64", "calls 2000 bytes 128000 ns "), Reported},
 		{"stream", "Output", Spec{Label: "the program itself", Argv: []string{"${guests}/guest/native", "flood", "134217728"}, Want: Output{Bytes: 128 << 20}}, Wall},
+		{"blob", "Blobs", openRead(), Reported},
 		{"cache", "Cache", Spec{Label: "open + fstat + close", Pkg: "cache", Bench: "BenchmarkOpenHit/open+fstat+close"}, PerOp},
 		{"registry", "Registry, distribution v3 on loopback", registryAnchor(), Wall},
 		{"bus", "Events", channels("8"), PerOp},
@@ -116,6 +117,11 @@ func spawn(kind string) Spec {
 	return Spec{Label: label, Pkg: "internal/bench", Bench: "BenchmarkSpawn/" + kind}
 }
 
+// stockSpawn is the host of goplugin as a benchmark: from spawn to exit, one call.
+func stockSpawn(label, kind string) Spec {
+	return Spec{Label: label, Pkg: "testdata/peers/gphost", Bench: "BenchmarkSpawn/" + kind}
+}
+
 func grpcUnary(calls, size, want string) Spec {
 	return Spec{
 		Label: "grpc unary, unix socket", Argv: []string{"${peers}/grpcecho", "-calls", calls, "-size", size},
@@ -136,6 +142,30 @@ func calls(id, plugin, carrier, size, total string, goal float64) Row {
 	}
 }
 
+// large is a row of 2000 host calls with a reply of 64 KiB.
+func large(id, plugin, carrier string, goal float64) Row {
+	want := Output{Text: "calls 2000 bytes 131072000 ns ", Prefix: true}
+	return Row{
+		ID: id, Group: "call", Workload: carrier + ", 64 KiB", Metric: Reported, Goal: goal, N: 7,
+		Ours:    ds(plugin+" calls", want, "--config", "${tmp}/large.yaml", plugin, "calls", "v65536", "2000"),
+		Against: grpcUnary("2000", "65536", want.Text),
+	}
+}
+
+var blobRead = Output{Text: "read 268435456 ns ", Prefix: true} //nolint:gochecknoglobals // a constant
+
+// openRead reads a file as large as the blobs; its program compares the bytes before it reads them for the clock.
+func openRead() Spec {
+	return Spec{Label: "os.Open + read, 256 KiB buffer", Argv: []string{"${guests}/guest/native", "file", "268435456"}, Want: blobRead}
+}
+
+func blob(id, plugin, way string, goal float64) Row {
+	return Row{
+		ID: id, Group: "blob", Workload: "256 MiB " + way, Metric: Reported, Goal: goal, N: 7,
+		Ours: ds(plugin+" blob", blobRead, plugin, "blob", "268435456"), Against: openRead(),
+	}
+}
+
 // contract is every row that this release can measure. Goals are those of the performance contract; a row gets
 // looser only with the reason in its Note.
 func contract() []Row {
@@ -152,8 +182,13 @@ func contract() []Row {
 	sdk.Context = true
 	sdk.Note = "mostly the guest's own Go code; the carrier alone is H1a"
 
+	h8 := calls("H8", "wguest", "/ds/call, JSON, from a Go guest", "64", "1280000", 0.30)
+	h8.Ours.Label, h8.Ours.Argv[4] = "ds wguest files", "files"
+
 	h3 := calls("H3.64", "guest", "DS_HOST_FD frames", "64", "1280000", 0.30)
 	h3.Note = "the host answers where it reads; what is left is two context switches and, in both Go programs, the poller and 4 to 5 futex calls per call: the guest's caller waits for a reader of its own"
+	b1 := blob("B1", "blob", "by path, native", 1.05)
+	b1.Note = "the time includes Cache.Open, which copies the blob to DS_RUN_DIR for a program that cannot open files of the cache"
 	one := publish("1")
 	one.Note = "an event is checked, numbered and counted against its publisher's rate before anybody gets it"
 	gib := Output{Bytes: 1 << 30}
@@ -179,6 +214,8 @@ func contract() []Row {
 		{ID: "S15.off", Group: "spawn", Workload: "direct, no call, sandbox.native off", Ours: spawn("unconfined"), Against: spawn("exec"), Metric: PerOp, Goal: 1.05},
 		{ID: "S15", Group: "spawn", Workload: "direct, no call, confined", Ours: spawn("confined"), Against: spawn("exec"), Metric: PerOp, Goal: userOrRoot(1.15, 1.20), Note: "DS_RUN_DIR, made and removed for each run, is most of the difference to os/exec"},
 		{ID: "S16", Group: "spawn", Workload: "direct, one call, confined", Ours: spawn("call"), Against: spawn("exec"), Metric: PerOp, Goal: 1.35, Note: "the guest is a Go program with the SDK, which alone takes about twice R's time; the call, the first of its process, adds a reader and the poller of Go's runtime: half of what is left"},
+		{ID: "S18", Group: "spawn", Workload: "direct, one call, confined", Ours: spawn("call"), Against: stockSpawn("stock go-plugin, same call", "plain"), Metric: PerOp, Goal: 0.35},
+		{ID: "S18.tls", Group: "spawn", Workload: "direct, one call, confined", Ours: spawn("call"), Against: stockSpawn("the same with AutoMTLS", "automtls"), Metric: PerOp, Goal: 0.10},
 		{ID: "S17", Group: "spawn", Workload: "direct, no call, confined", Ours: spawn("confined"), Against: spawn("unconfined"), Metric: PerOp, Goal: 1.20},
 
 		calls("H1a.64", "cguest", "ds_v1", "64", "1280000", 0.025),
@@ -186,7 +223,9 @@ func contract() []Row {
 		sdk,
 		h3,
 		calls("H3.1024", "guest", "DS_HOST_FD frames", "1024", "20480000", 0.30),
-		h4a, h4b,
+		large("H1b.64k", "cguest", "ds_v1", 0.10),
+		large("H3.64k", "guest", "DS_HOST_FD frames", 0.40),
+		h4a, h4b, h8,
 		{
 			ID: "H6", Group: "call", Workload: "heap allocations of one call in the host, 64 B", Metric: Allocs, Goal: 6, N: 3,
 			Ours: Spec{Label: "hostabi/host", Pkg: "hostabi/host", Bench: "BenchmarkInvoke/gate"},
@@ -197,6 +236,9 @@ func contract() []Row {
 			Ours:    ds("guest flood", gib, "guest", "flood", "1073741824"),
 			Against: Spec{Label: "os/exec of the same program", Argv: []string{"${guests}/guest/native", "flood", "1073741824"}, Want: gib},
 		},
+
+		b1,
+		blob("B3.file", "wblob", "by /ds/blob, WASM", 1.5),
 
 		{
 			ID: "C5.open", Group: "cache", Workload: "hit: Open", Metric: PerOp, Goal: 2,

@@ -20,13 +20,17 @@ func main() {
 	size := flag.Int("size", 64, "bytes of the reply")
 	mtls := flag.Bool("automtls", false, "certificates for one run")
 	flag.Parse()
-	if err := run(context.Background(), flag.Arg(0), *calls, *size, *mtls); err != nil {
+	text, err := run(context.Background(), flag.Arg(0), *calls, *size, *mtls)
+	if err == nil {
+		_, err = fmt.Print(text)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "gphost:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, path string, calls, size int, mtls bool) error {
+func run(ctx context.Context, path string, calls, size int, mtls bool) (string, error) {
 	c := plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig: stock.Handshake, Plugins: plugin.PluginSet{"peer": &stock.Plugin{Config: stock.Value(size)}},
 		Cmd: exec.Command(path), AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC}, Logger: hclog.NewNullLogger(), AutoMTLS: mtls,
@@ -34,16 +38,11 @@ func run(ctx context.Context, path string, calls, size int, mtls bool) error {
 	defer c.Kill()
 	conn, err := c.Client()
 	if err != nil {
-		return err
+		return "", err
 	}
 	raw, err := conn.Dispense("peer")
 	if err != nil {
-		return err
+		return "", err
 	}
-	text, err := raw.(*stock.Client).Run(ctx, calls)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Print(text)
-	return err
+	return raw.(*stock.Client).Run(ctx, calls)
 }
