@@ -45,10 +45,10 @@ func TestMirrors(t *testing.T) {
 		"fails":                    {mirror: &dstest.Fault{Status: 503}, blobs: 3, atMost: 5},
 		"resets":                   {mirror: &dstest.Fault{CutAt: -1}, blobs: 3, atMost: 5},
 		"wants a pause":            {mirror: &dstest.Fault{Status: 429, Header: http.Header{"Retry-After": {"3000"}}}, blobs: 3, atMost: 5},
-		"wrong bytes":              {mirror: &dstest.Fault{Path: blob, Flip: true}, blobs: 1},
+		"wrong bytes":              {mirror: &dstest.Fault{Path: blob, Flip: true}, blobs: -1}, // and whatever begins after it was found out
 		"cuts each blob once":      {mirror: &dstest.Fault{Path: blob, Times: 1, EachPath: true, CutAt: 100_000}, blobs: 0},
 		"cuts for ever":            {mirror: &dstest.Fault{Path: blob, CutAt: 1}, blobs: -1},
-		"lies about the size":      {mirror: &dstest.Fault{Path: blob, Status: 200, Body: "short"}, blobs: 1},
+		"lies about the size":      {mirror: &dstest.Fault{Path: blob, Status: 200, Body: "short"}, blobs: -1},
 		"origin down":              {down: true, warns: "is unreachable"},
 		"origin fails":             {origin: &dstest.Fault{Path: "/manifests/", Status: 503}, warns: "is unreachable"},
 		"origin does not have it":  {origin: &dstest.Fault{Path: "/manifests/", Status: 404}, refused: hostabi.ReasonRefNotFound},
