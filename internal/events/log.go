@@ -149,7 +149,8 @@ func (l *logFile) current() (bool, error) {
 	return err == nil && os.SameFile(mine, named), err
 }
 
-// open ends a line that a power cut or a full disk tore, so that it spoils no other.
+// open ends a line that a power cut or a full disk tore, so that it spoils no other. A line that another process
+// is writing just now looks the same; ending it twice leaves an empty line, which readers of JSON lines skip.
 func (l *logFile) open() error {
 	f, err := l.FS.Open(l.Path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
