@@ -1,7 +1,7 @@
 package main
 
 import (
-	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,15 +14,13 @@ import (
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/pkg/client"
+	"github.com/delivery-station/ds/pkg/client/ocilayout"
 )
 
 // Types of the manifest that lists what a bundle holds beside artifacts.
 const (
-	mediaIndex      = "application/vnd.oci.image.index.v1+json"
-	mediaManifest   = "application/vnd.oci.image.manifest.v1+json"
 	mediaBundle     = "application/vnd.delivery-station.bundle.v1+json"
 	mediaBundleLock = "application/vnd.delivery-station.bundle.lock.v1+yaml"
-	refNameKey      = "org.opencontainers.image.ref.name"
 	maxLockFile     = 4 << 20
 )
 
@@ -52,18 +50,9 @@ func bundleCommand() client.Command {
 // layoutTar is what goes into a bundle.
 type layoutTar struct {
 	in    *client.Invocation
-	list  []listedManifest // index.json
+	list  []ocilayout.Entry // index.json
 	blobs map[client.Digest]int64
 	own   map[client.Digest][]byte // content that is in no cache
-}
-
-// listedManifest is one entry of index.json.
-type listedManifest struct {
-	MediaType    string            `json:"mediaType"`
-	Digest       client.Digest     `json:"digest"`
-	Size         int64             `json:"size"`
-	ArtifactType string            `json:"artifactType,omitempty"`
-	Annotations  map[string]string `json:"annotations,omitempty"`
 }
 
 func createBundle(ctx context.Context, in *client.Invocation) error {
@@ -120,7 +109,7 @@ func (t *layoutTar) add(ctx context.Context, ref string) error {
 	if tag == "" {
 		return client.Usagef("%s has no version; name a tag", ref)
 	}
-	t.enlist(root, m.ArtifactType, map[string]string{refNameKey: repository + ":" + tag})
+	t.enlist(root, m.ArtifactType, map[string]string{ocilayout.RefName: repository + ":" + tag})
 	for d, err := range t.in.Referrers(ctx, repository+"@"+string(root.Digest), "") {
 		if err != nil {
 			return err
@@ -145,11 +134,11 @@ func (t *layoutTar) referrer(ctx context.Context, repository string, d client.De
 }
 
 func (t *layoutTar) enlist(d client.Descriptor, artifactType string, annotations map[string]string) {
-	same := func(l listedManifest) bool {
-		return l.Digest == d.Digest && l.Annotations[refNameKey] == annotations[refNameKey]
+	same := func(l ocilayout.Entry) bool {
+		return l.Digest == d.Digest && l.Annotations[ocilayout.RefName] == annotations[ocilayout.RefName]
 	}
 	if !slices.ContainsFunc(t.list, same) {
-		t.list = append(t.list, listedManifest{d.MediaType, d.Digest, d.Size, artifactType, annotations})
+		t.list = append(t.list, ocilayout.Entry{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: artifactType, Annotations: annotations})
 	}
 }
 
@@ -222,21 +211,21 @@ func (t *layoutTar) lock(name string) error {
 	empty := t.keep([]byte("{}"), mediaEmpty)
 	layer := t.keep(text, mediaBundleLock)
 	manifest, err := json.Marshal(map[string]any{
-		"schemaVersion": 2, "mediaType": mediaManifest, "artifactType": mediaBundle, "config": empty, "layers": []listedManifest{layer},
+		"schemaVersion": 2, "mediaType": ocilayout.MediaManifest, "artifactType": mediaBundle, "config": empty, "layers": []ocilayout.Entry{layer},
 	})
 	if err != nil {
 		return err
 	}
-	d := t.keep(manifest, mediaManifest)
+	d := t.keep(manifest, ocilayout.MediaManifest)
 	d.ArtifactType = mediaBundle
 	t.list = append(t.list, d)
 	return nil
 }
 
-func (t *layoutTar) keep(text []byte, mediaType string) listedManifest {
+func (t *layoutTar) keep(text []byte, mediaType string) ocilayout.Entry {
 	d := hostabi.DigestOf(text)
 	t.own[d], t.blobs[d] = text, int64(len(text))
-	return listedManifest{MediaType: mediaType, Digest: d, Size: int64(len(text))}
+	return ocilayout.Entry{MediaType: mediaType, Digest: d, Size: int64(len(text))}
 }
 
 // save writes the tar; what cannot be finished is emptied, so that nobody takes it for a bundle.
@@ -258,53 +247,10 @@ func (t *layoutTar) save(ctx context.Context, name string) (size int64, err erro
 }
 
 func (t *layoutTar) write(ctx context.Context, w io.Writer) error {
-	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": mediaIndex, "manifests": t.list})
-	if err != nil {
-		return err
-	}
-	out := tar.NewWriter(w)
-	for _, f := range []struct{ name, text string }{{"oci-layout", `{"imageLayoutVersion":"1.0.0"}`}, {"index.json", string(index)}} {
-		if err := entry(out, f.name, int64(len(f.text)), strings.NewReader(f.text)); err != nil {
-			return err
+	return ocilayout.Write(ctx, w, t.list, t.blobs, func(d client.Digest) (io.ReadCloser, error) {
+		if text, ok := t.own[d]; ok {
+			return io.NopCloser(bytes.NewReader(text)), nil
 		}
-	}
-	digests := make([]client.Digest, 0, len(t.blobs))
-	for d := range t.blobs {
-		digests = append(digests, d)
-	}
-	slices.Sort(digests)
-	for _, d := range digests {
-		if err := t.blob(ctx, out, d); err != nil {
-			return err
-		}
-	}
-	return out.Close()
-}
-
-func (t *layoutTar) blob(ctx context.Context, out *tar.Writer, d client.Digest) error {
-	name := "blobs/sha256/" + strings.TrimPrefix(string(d), "sha256:")
-	if text, ok := t.own[d]; ok {
-		return entry(out, name, int64(len(text)), strings.NewReader(string(text)))
-	}
-	b, err := t.in.Cache().Open(ctx, d)
-	if err != nil {
-		return err
-	}
-	return errors.Join(entry(out, name, t.blobs[d], b), b.Close())
-}
-
-// entry writes one file of a tar that is the same whenever it is made.
-func entry(out *tar.Writer, name string, size int64, r io.Reader) error {
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR}
-	if size >= 8<<30 {
-		h.Format = tar.FormatPAX
-	}
-	if err := out.WriteHeader(h); err != nil {
-		return err
-	}
-	n, err := io.Copy(out, r)
-	if err == nil && n != size {
-		err = fmt.Errorf("%s has %d bytes, want %d", name, n, size)
-	}
-	return err
+		return t.in.Cache().Open(ctx, d)
+	})
 }
