@@ -54,6 +54,13 @@ type Stream interface {
 	Close() error // cancels; idempotent
 }
 
+// Poller is a Stream that tells what would not wait, for guests that can do one thing at a time.
+type Poller interface {
+	Stream
+	// Poll waits until Recv has a message or the result, or Send has room, and says which.
+	Poll() (recv, send bool)
+}
+
 // Sink is where content goes whose digest is known or will be. It is implemented by cache and written to
 // by registry.
 type Sink interface {

@@ -197,6 +197,28 @@ func TestLanguages(t *testing.T) {
 	}
 }
 
+// TestInputOfSDKs: input of another plugin is sent beside the receiving of its output. The plugin writes before it has read
+// all, and nothing between them holds that much.
+func TestInputOfSDKs(t *testing.T) {
+	for _, l := range languages() {
+		if l.fetched != "" { // streams in files are not interactive
+			continue
+		}
+		t.Run(l.name, func(t *testing.T) {
+			t.Parallel()
+			dir := tourOf(t, l)
+			c := newCall(t)
+			c.want(0, "plugin", "install", filepath.Join(guestDir, "c", "demo"), "--grant", "manifest")
+			c.want(0, "plugin", "install", dir, "--grant", "manifest")
+			c.stdin = "first\n" + strings.Repeat("0123456789abcdef", 8<<20/16)
+			c.want(7, "--set", "plugins.settings.tour.greeting=hello", "tour", "one")
+			if want := "call: demo echo ended with 0 and gave the same\n"; !strings.Contains(c.stdout.String(), want) {
+				t.Errorf("printed\n%s", c.stdout.String())
+			}
+		})
+	}
+}
+
 // TestStreamsOfSDKs: the SDKs that speak frames keep to the credit of streams and can give one up.
 func TestStreamsOfSDKs(t *testing.T) {
 	const want = `echo 0 True

@@ -142,7 +142,7 @@ func TestNames(t *testing.T) {
 
 // TestImports pins the functions of host-abi.md section 6 with their parameter counts.
 func TestImports(t *testing.T) {
-	want := map[string]int{"call": 6, "take": 2, "open": 4, "send": 3, "recv": 3, "read": 3, "write": 3, "close": 2}
+	want := map[string]int{"call": 6, "take": 2, "open": 4, "send": 3, "recv": 3, "poll": 1, "read": 3, "write": 3, "close": 2}
 	for _, m := range regexp.MustCompile(`(?m)^DS_IMPORT\("(\w+)"\) uint64_t ds_(\w+)\((.*)\);$`).FindAllStringSubmatch(header(t), -1) {
 		if n := len(strings.Split(m[3], ",")); m[1] != m[2] || n != want[m[1]] {
 			t.Errorf("import %s: %s, want %d parameters", m[1], m[0], want[m[1]])

@@ -16,6 +16,7 @@ mod imports {
         pub fn open(m: *const u8, mlen: usize, req: *const u8, reqlen: usize) -> u64;
         pub fn send(h: u32, p: *const u8, len: usize) -> u64;
         pub fn recv(h: u32, p: *mut u8, cap: usize) -> u64;
+        pub fn poll(h: u32) -> u64;
         pub fn read(h: u32, p: *mut u8, cap: usize) -> u64;
         pub fn write(h: u32, p: *const u8, len: usize) -> u64;
         pub fn close(h: u32, flags: u32) -> u64;
@@ -174,6 +175,9 @@ impl Stream {
     /// half_close ends this side: no more messages are sent.
     pub fn half_close(&self) -> Result<()> { checked(unsafe { imports::close(self.0, 1) }).map(drop) }
 
+    /// poll waits until the stream can go on: 1 when recv would not wait, 2 when send would not, 3 when neither would.
+    pub fn poll(&self) -> Result<usize> { checked(unsafe { imports::poll(self.0) }) }
+
     /// recv waits for the next message; None is the end.
     pub fn recv(&self) -> Result<Option<Vec<u8>>> {
         let mut b = vec![0; 4096];
@@ -232,28 +236,25 @@ fn root(method: &str, req: &Message, number: u32) -> Result<Vec<u8>> {
     let s = Stream::open(method, req)?;
     s.half_close()?;
     let mut last = Vec::new();
-    while let Some(event) = s.recv()? {
-        last = field(&event, number).bytes.to_vec();
-    }
+    while let Some(event) = s.recv()? { last = field(&event, number).bytes.to_vec(); }
     Ok(last)
 }
 
-/// run runs another plugin: its exit code, stdout and stderr. All of stdin, at most 1 MiB, is sent before output is read.
+/// run runs another plugin: its exit code, stdout and stderr. Input is sent as the plugin takes it.
 pub fn run(plugin: &str, command: &str, args: &[&str], stdin: &[u8]) -> Result<(i32, Vec<u8>, Vec<u8>)> {
     let start = Message::new().text(1, plugin).text(2, command);
     let start = args.iter().fold(start, |m, a| m.text(3, a));
     let s = Stream::open("/ds.host.v1.Plugins/Call", &Message::new().message(1, &start))?;
-    for piece in stdin.chunks(CHUNK) {
-        s.send(&Message::new().bytes(2, piece))?;
-    }
-    s.half_close()?;
-    let (mut code, mut out, mut err) = (0, Vec::new(), Vec::new());
-    while let Some(event) = s.recv()? {
+    let (mut code, mut out, mut err, mut input) = (0, Vec::new(), Vec::new(), stdin.chunks(CHUNK));
+    loop {
+        let can = s.poll()?;
+        if can & 2 != 0 { input.next().map_or_else(|| s.half_close(), |piece| s.send(&Message::new().bytes(2, piece)))?; }
+        if can & 1 == 0 { continue; }
+        let event = match s.recv()? { Some(e) => e, None => return Ok((code, out, err)) };
         out.extend_from_slice(field(&event, 1).bytes);
         err.extend_from_slice(field(&event, 2).bytes);
         code = field(field(&event, 3).bytes, 1).int as i32;
     }
-    Ok((code, out, err))
 }
 
 /// publish publishes an event whose data is JSON text.

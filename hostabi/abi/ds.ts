@@ -14,6 +14,7 @@
 @external("ds_v1", "open") declare function ds_open(m: usize, mlen: i32, req: usize, reqlen: i32): u64;
 @external("ds_v1", "send") declare function ds_send(h: u32, p: usize, len: i32): u64;
 @external("ds_v1", "recv") declare function ds_recv(h: u32, p: usize, cap: i32): u64;
+@external("ds_v1", "poll") declare function ds_poll(h: u32): u64;
 @external("ds_v1", "read") declare function ds_read(h: u32, p: usize, cap: i32): u64;
 @external("ds_v1", "write") declare function ds_write(h: u32, p: usize, len: i32): u64;
 @external("ds_v1", "close") declare function ds_close(h: u32, flags: u32): u64;
@@ -185,6 +186,9 @@ export class Stream {
     return this.ended ? null : received(b, r);
   }
 
+  // poll waits until the stream can go on: 1 when recv would not wait, 2 when send would not, 3 when neither would.
+  poll(): i32 { const n = ok(ds_poll(this.handle)); return n < 0 ? 1 : n; }
+
   release(): void { ds_close(this.handle, 0); }
 }
 
@@ -219,12 +223,8 @@ export function get(digest: string): Uint8Array | null {
 }
 
 // pull pulls an artifact into the cache, push pushes a graph that is there: the descriptor of the root.
-export function pull(ref: string): Uint8Array | null {
-  return root("/ds.host.v1.Registry/Pull", new Message().text(1, ref), 3);
-}
-export function push(ref: string, digest: string): Uint8Array | null {
-  return root("/ds.host.v1.Registry/Push", new Message().text(1, ref).text(2, digest), 3);
-}
+export function pull(ref: string): Uint8Array | null { return root("/ds.host.v1.Registry/Pull", new Message().text(1, ref), 3); }
+export function push(ref: string, digest: string): Uint8Array | null { return root("/ds.host.v1.Registry/Push", new Message().text(1, ref).text(2, digest), 3); }
 
 function root(method: string, req: Message, field: u32): Uint8Array | null {
   const s = Stream.open(method, req);
@@ -238,16 +238,19 @@ function root(method: string, req: Message, field: u32): Uint8Array | null {
 // Result is how a plugin ended that was run, with the bytes and length of what it wrote.
 export class Result { constructor(public code: i32 = 0, public stdout: Message = new Message(), public stderr: Message = new Message()) {} }
 
-// run runs another plugin. All of stdin, at most 1 MiB, is sent before output is read.
+// run runs another plugin. Input is sent as the plugin takes it.
 export function run(plugin: string, command: string, args: string[], stdin: Uint8Array): Result | null {
   const start = new Message().text(1, plugin).text(2, command);
   for (let i = 0; i < args.length; i++) start.text(3, args[i]);
   const s = Stream.open("/ds.host.v1.Plugins/Call", new Message().message(1, start));
   if (s == null) return null;
-  for (let at = 0; at < stdin.length; at += CHUNK) s.send(new Message().data(2, stdin.subarray(at, at + CHUNK)));
-  s.halfClose();
   const result = new Result();
-  for (let e = s.recv(); e != null; e = s.recv()) {
+  for (let at = 0;;) {
+    const can = s.poll();
+    if ((can & 2) != 0 && !(at < stdin.length ? s.send(new Message().data(2, stdin.subarray(at, at += CHUNK))) : s.halfClose())) break;
+    if ((can & 1) == 0) continue;
+    const e = s.recv();
+    if (e == null) break;
     result.stdout.append(data(e, 1));
     result.stderr.append(data(e, 2));
     result.code = <i32>int(data(e, 3), 1);
@@ -258,8 +261,7 @@ export function run(plugin: string, command: string, args: string[], stdin: Uint
 
 // publish publishes an event whose data is JSON text; attributes are key, value, key, value.
 export function publish(topic: string, json: string, attributes: string[]): bool {
-  const e = new Message().text(2, topic).text(6, "application/json").text(7, json);
-  return call("/ds.host.v1.Events/Publish", e.pairs(8, attributes)) != null;
+  return call("/ds.host.v1.Events/Publish", new Message().text(2, topic).text(6, "application/json").text(7, json).pairs(8, attributes)) != null;
 }
 
 // Entry is a value of the state store.
@@ -280,8 +282,7 @@ export function statePut(key: string, value: Uint8Array, ifRevision: u64): bool 
 
 // log writes one record; the levels are -4 debug, 0 info, 4 warning, 8 error.
 export function log(level: i32, message: string): bool {
-  const record = new Message().int(2, <u64>(<i64>level)).text(3, message);
-  return call("/ds.host.v1.Log/Write", new Message().message(1, record)) != null;
+  return call("/ds.host.v1.Log/Write", new Message().message(1, new Message().int(2, <u64>(<i64>level)).text(3, message))) != null;
 }
 
 // progress reports how far something is; total 0 means unknown, state is run, done or fail.

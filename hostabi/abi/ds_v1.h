@@ -67,6 +67,12 @@ enum {
 	DS_CANCEL = 2,
 };
 
+// What ds_poll answers.
+enum {
+	DS_POLL_RECV = 1, // a message has come, or the end
+	DS_POLL_SEND = 2, // there is room for one
+};
+
 // ds_call runs a unary method; n = length of the reply.
 DS_IMPORT("call") uint64_t ds_call(const char *method, uint32_t mlen, const void *req, uint32_t reqlen, void *resp, uint32_t cap);
 // ds_take copies the next bytes of the kept reply or Status; n = bytes, 0 = nothing kept.
@@ -76,6 +82,8 @@ DS_IMPORT("open") uint64_t ds_open(const char *method, uint32_t mlen, const void
 // ds_send and ds_recv move one message and wait for it; n = its length.
 DS_IMPORT("send") uint64_t ds_send(uint32_t handle, const void *p, uint32_t len);
 DS_IMPORT("recv") uint64_t ds_recv(uint32_t handle, void *p, uint32_t cap);
+// ds_poll waits until a stream can go on; n = DS_POLL_RECV, DS_POLL_SEND or both: ds_recv, ds_send would not wait.
+DS_IMPORT("poll") uint64_t ds_poll(uint32_t handle);
 // ds_read reads a blob at the handle's offset, n = bytes, 0 = end; ds_write appends to a sink, n = len.
 DS_IMPORT("read") uint64_t ds_read(uint32_t handle, void *p, uint32_t cap);
 DS_IMPORT("write") uint64_t ds_write(uint32_t handle, const void *p, uint32_t len);

@@ -312,6 +312,53 @@ func TestUnaryAsStream(t *testing.T) {
 }
 
 // TestStreamWaitsForItsReader: a handler never gets further ahead than the queue.
+// TestPoll: a guest that can do one thing at a time is told what would not wait. The callee is cat: it reads nothing
+// while nobody takes what it writes.
+func TestPoll(t *testing.T) {
+	s := newFixture(t).open(nil, nil)
+	st, err := s.Stream(t.Context(), hostv1.Plugins_Call_FullMethodName, hostabi.EncProto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := st.(hostabi.Poller)
+	send := func(m *hostv1.CallRequest) {
+		t.Helper()
+		b, err := proto.Marshal(m)
+		if err == nil {
+			err = st.Send(b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if recv, room := p.Poll(); recv || !room {
+		t.Errorf("before the first message: receive %t, send %t", recv, room)
+	}
+	send(&hostv1.CallRequest{Msg: &hostv1.CallRequest_Start{Start: &hostv1.CallStart{Plugin: "cat", Command: "run"}}})
+	for { // until the callee waits for its reader
+		recv, room := p.Poll()
+		if !room {
+			if !recv {
+				t.Error("nothing can be done")
+			}
+			break
+		}
+		send(&hostv1.CallRequest{Msg: &hostv1.CallRequest_Stdin{Stdin: []byte("x")}})
+	}
+	if err := st.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		if recv, room := p.Poll(); !recv || room {
+			t.Fatalf("after the half-close: receive %t, send %t", recv, room)
+		}
+		_, err = st.Recv()
+	}
+	if err != io.EOF {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 func TestStreamWaitsForItsReader(t *testing.T) {
 	f := newFixture(t)
 	s := f.open(scopes{hostabi.PluginsCall: only("yes/run")}, nil)

@@ -30,7 +30,7 @@ func (s *Session) Stream(ctx context.Context, name string, enc hostabi.Encoding)
 	st := &stream{
 		c: c, cancel: cancel, enc: enc,
 		in: make(chan []byte, hostabi.MaxQueued), half: make(chan struct{}),
-		out: make(chan []byte, hostabi.MaxQueued), done: make(chan struct{}),
+		out: make(chan []byte, hostabi.MaxQueued), done: make(chan struct{}), moved: make(chan struct{}, 1),
 	}
 	go st.run(m)
 	return st, nil
@@ -47,11 +47,12 @@ type stream struct {
 	half    chan struct{} // closed by CloseSend
 	halfone sync.Once
 	out     chan []byte
+	moved   chan struct{} // has something when the handler took or gave a message since the last Poll
 	done    chan struct{} // closed when the handler has returned
 	err     error         // its result, valid after done
 }
 
-var _ hostabi.Stream = (*stream)(nil)
+var _ hostabi.Poller = (*stream)(nil)
 
 func (st *stream) run(m *method) {
 	s := st.c.s
@@ -127,6 +128,35 @@ func (st *stream) Recv() ([]byte, error) {
 	return nil, io.EOF
 }
 
+// Poll implements hostabi.Poller. The carrier is the only one to fill in and to empty out, so what it says stays true.
+func (st *stream) Poll() (recv, send bool) {
+	for {
+		select {
+		case <-st.done:
+			return true, false
+		case <-st.half:
+		default:
+			send = len(st.in) < cap(st.in)
+		}
+		if recv = len(st.out) > 0; recv || send {
+			return recv, send
+		}
+		select {
+		case <-st.moved:
+		case <-st.done:
+			return true, false
+		}
+	}
+}
+
+// note wakes a Poll that waits.
+func (st *stream) note() {
+	select {
+	case st.moved <- struct{}{}:
+	default:
+	}
+}
+
 // Close implements hostabi.Stream. It does not wait for the handler; the session does.
 func (st *stream) Close() error {
 	st.drop()
@@ -141,6 +171,7 @@ func (st *stream) drop() {
 
 // next is the next message of the guest, io.EOF after its last.
 func (st *stream) next() ([]byte, error) {
+	defer st.note()
 	select {
 	case b := <-st.in:
 		return b, nil
@@ -167,6 +198,7 @@ func (st *stream) push(b []byte) error {
 	}
 	select {
 	case st.out <- b:
+		st.note()
 		return nil
 	case <-st.c.Done():
 		return st.c.Err()

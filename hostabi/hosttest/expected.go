@@ -164,6 +164,7 @@ exit 3 signal 0 stdout "" stderr ""
 call: ok
 exit 0 signal 0 stdout "" stderr ""`},
 	"plugins/stdin-1MiB":   {text: "call: ok\nexit 0 signal 0 1048576 bytes same true"},
+	"plugins/stdin-8MiB":   {text: "call: ok\nexit 0 signal 0 8388608 bytes same true"},
 	"plugins/output-order": {text: "call: ok\nexit 0 signal 0 stdout \"o0o1o2\" stderr \"e0e1e2\""},
 	"plugins/depth-8": {text: `call: ok
 exit 0 signal 0 stdout "chain1 depth 1 > chain2 depth 2 > chain3 depth 3 > chain4 depth 4 > chain5 depth 5 > chain6 depth 6 > chain7 depth 7 > CALL_DEPTH" stderr ""`},

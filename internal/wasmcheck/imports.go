@@ -20,7 +20,7 @@ var known = map[string]map[string]string{
 		"sock_send": "iiiii>i", "sock_shutdown": "ii>i",
 	},
 	HostModule: {
-		"call": "iiiiii>I", "take": "ii>I", "open": "iiii>I", "send": "iii>I", "recv": "iii>I", "read": "iii>I",
+		"call": "iiiiii>I", "take": "ii>I", "open": "iiii>I", "send": "iii>I", "recv": "iii>I", "poll": "i>I", "read": "iii>I",
 		"write": "iii>I", "close": "ii>I",
 	},
 }

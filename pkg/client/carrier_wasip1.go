@@ -14,8 +14,7 @@ import (
 // hostBlocks says whether a host call stops all goroutines of the program.
 const hostBlocks = true
 
-// chunk is how many bytes of a stream or blob are moved at once. It is larger than natively, because a
-// blocked guest cannot take output while it sends input: what the host queues should hold all of it.
+// chunk is how many bytes of a stream or blob are moved at once. It is larger than natively: each costs a host call.
 const chunk = 512 << 10
 
 func env(name string) string { return os.Getenv(name) }
@@ -37,6 +36,9 @@ func dsSend(h uint32, p unsafe.Pointer, size uint32) uint64
 //go:wasmimport ds_v1 recv
 func dsRecv(h uint32, p unsafe.Pointer, size uint32) uint64
 
+//go:wasmimport ds_v1 poll
+func dsPoll(h uint32) uint64
+
 //go:wasmimport ds_v1 read
 func dsRead(h uint32, p unsafe.Pointer, size uint32) uint64
 
@@ -53,6 +55,12 @@ const (
 
 	closeRelease = 0
 	closeHalf    = 1
+)
+
+// What poll answers.
+const (
+	pollRecv = 1
+	pollSend = 2
 )
 
 // firstReply is the room that a reply gets before its size is known.
@@ -238,6 +246,17 @@ func (s *importStream) Recv() ([]byte, error) {
 		s.end(failure(code, n))
 	}
 	return nil, s.over
+}
+
+// Poll implements hostabi.Poller. What is wrong is for Recv to say.
+func (s *importStream) Poll() (recv, send bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over != nil || s.ctx.Err() != nil || s.id == 0 {
+		return true, false
+	}
+	code, n := split(dsPoll(s.id))
+	return code != 0 || n&pollRecv != 0, code == 0 && n&pollSend != 0
 }
 
 // end releases the stream. s.mu is held.

@@ -145,7 +145,10 @@ func (c *Client) invoke(ctx context.Context, method string, req, reply message) 
 }
 
 // stream is a streaming call that sends and receives messages of ds.host.v1.
-type stream struct{ s hostabi.Stream }
+type stream struct {
+	s    hostabi.Stream
+	next func() bool // what recv has to send as the host takes it, until it is false
+}
 
 // open starts a streaming call with its first message.
 func (c *Client) open(ctx context.Context, method string, first message) (*stream, error) {
@@ -157,7 +160,7 @@ func (c *Client) open(ctx context.Context, method string, first message) (*strea
 	if err != nil {
 		return nil, classify(err)
 	}
-	out := &stream{st}
+	out := &stream{s: st}
 	if err := out.send(first); err != nil && err != io.EOF {
 		_ = st.Close()
 		return nil, err
@@ -191,8 +194,35 @@ func (s *stream) closeSend() error {
 	return nil
 }
 
+// feed sends what next sends until it answers false, beside the receiving: either side may wait for the other. Where a
+// host call stops all goroutines that is recv, which sends when there is room.
+func (s *stream) feed(next func() bool) {
+	if hostBlocks {
+		s.next = next
+		return
+	}
+	go func() {
+		for next() {
+		}
+	}()
+}
+
+// pump sends until there is something to receive.
+func (s *stream) pump() {
+	p, ok := s.s.(hostabi.Poller)
+	for recv, send := false, true; s.next != nil && !recv; {
+		if ok {
+			recv, send = p.Poll()
+		}
+		if send && !s.next() {
+			s.next = nil
+		}
+	}
+}
+
 // recv answers io.EOF at a clean end.
 func (s *stream) recv(m message) error {
+	s.pump()
 	b, err := s.s.Recv()
 	if err == nil {
 		err = m.ParseProto(b)

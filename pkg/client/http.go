@@ -56,11 +56,7 @@ func (c *Client) Do(ctx context.Context, req *HTTPRequest) (*HTTPResponse, error
 		return nil, err
 	}
 	body := &httpBody{st: st, cancel: cancel, broken: make(chan error, 1)}
-	if hostBlocks || req.Body == nil {
-		body.send(req.Body)
-	} else {
-		go body.send(req.Body)
-	}
+	body.send(req.Body)
 	var first hostv1lite.HttpResponse
 	err = st.recv(&first)
 	if err == nil && first.Status == nil || err == io.EOF {
@@ -103,26 +99,29 @@ type httpBody struct {
 	broken chan error // why the request's body could not be read
 }
 
-// send sends the request's body. A body that fails cancels the request.
+// send has the request's body, which may be nil, sent. A body that fails cancels the request.
 func (b *httpBody) send(r io.Reader) {
-	if r != nil {
-		buf := make([]byte, hostabi.MaxHTTPBody)
-		for {
-			n, err := r.Read(buf)
-			if n > 0 && b.st.send(&hostv1lite.HttpRequest{Body: buf[:n]}) != nil {
-				return
-			}
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				b.broken <- err
-				b.st.close()
-				return
-			}
-		}
+	if r == nil {
+		_ = b.st.closeSend()
+		return
 	}
-	_ = b.st.closeSend()
+	buf := make([]byte, hostabi.MaxHTTPBody)
+	b.st.feed(func() bool {
+		n, err := r.Read(buf)
+		if n > 0 && b.st.send(&hostv1lite.HttpRequest{Body: buf[:n]}) != nil {
+			return false
+		}
+		switch err {
+		case nil:
+			return true
+		case io.EOF:
+			_ = b.st.closeSend()
+		default:
+			b.broken <- err
+			b.st.close()
+		}
+		return false
+	})
 }
 
 // Read implements io.Reader.

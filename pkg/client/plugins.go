@@ -82,11 +82,7 @@ func (c *Client) CallPlugin(ctx context.Context, name string, args []string, opt
 		return nil, err
 	}
 	defer st.close()
-	if hostBlocks || o.stdin == nil {
-		st.feed(o.stdin)
-	} else {
-		go st.feed(o.stdin)
-	}
+	st.feedStdin(o.stdin)
 	out := collector{o: o}
 	for {
 		var e hostv1lite.CallEvent
@@ -109,21 +105,23 @@ func isCommand(word string) bool {
 	return word != "" && word[0] != '-' && strings.IndexFunc(word, unicode.IsSpace) < 0
 }
 
-// feed sends r, which may be nil, as standard input and ends it.
-func (s *stream) feed(r io.Reader) {
-	if r != nil {
-		buf := make([]byte, chunk)
-		for {
-			n, err := r.Read(buf)
-			if n > 0 && s.send(&hostv1lite.CallRequest{Stdin: buf[:n]}) != nil {
-				return
-			}
-			if err != nil {
-				break
-			}
-		}
+// feedStdin has r, which may be nil, sent as standard input and ended.
+func (s *stream) feedStdin(r io.Reader) {
+	if r == nil {
+		_ = s.closeSend()
+		return
 	}
-	_ = s.closeSend()
+	buf := make([]byte, chunk)
+	s.feed(func() bool {
+		n, err := r.Read(buf)
+		if n > 0 && s.send(&hostv1lite.CallRequest{Stdin: buf[:n]}) != nil {
+			return false
+		}
+		if err != nil {
+			_ = s.closeSend()
+		}
+		return err == nil
+	})
 }
 
 // collector takes the output of a called plugin.

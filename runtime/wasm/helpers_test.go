@@ -138,6 +138,10 @@ func (s *fakeStream) Recv() ([]byte, error) {
 
 func (s *fakeStream) Close() error { s.cancel(); return nil }
 
+func (s *fakeStream) Poll() (recv, send bool) {
+	return len(s.q) > 0 || s.half, !s.half && len(s.q) < cap(s.q)
+}
+
 // cutStream fails because a connection of the host ended.
 type cutStream struct{}
 

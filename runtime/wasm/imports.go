@@ -50,6 +50,7 @@ var imports = map[string]importFunc{
 	"open":  {4, (*instance).open},
 	"send":  {3, (*instance).send},
 	"recv":  {3, (*instance).recv},
+	"poll":  {1, (*instance).poll},
 	"read":  {3, (*instance).read},
 	"write": {3, (*instance).write},
 	"close": {2, (*instance).closeHandle},
@@ -206,6 +207,29 @@ func (in *instance) recv(mem api.Memory, a []uint64) (uint32, uint32) {
 		return in.fail(err)
 	}
 	return in.deliver(msg, dst)
+}
+
+// The bits of poll.
+const (
+	pollRecv = 1 << iota
+	pollSend
+)
+
+// poll(h)
+func (in *instance) poll(_ api.Memory, a []uint64) (uint32, uint32) {
+	st, ok := in.streams[uint32(a[0])].(hostabi.Poller)
+	if !ok {
+		return in.fail(badHandle(a[0]))
+	}
+	n := uint32(0)
+	recv, send := st.Poll()
+	if recv {
+		n |= pollRecv
+	}
+	if send {
+		n |= pollSend
+	}
+	return 0, n
 }
 
 // read(h, p, cap)

@@ -238,6 +238,28 @@ func TestStreams(t *testing.T) {
 	g.expectError("half-close that fails", code, n, hostabi.ReasonRegistryUnavailable)
 }
 
+func TestPoll(t *testing.T) {
+	g := newGuest(t, &fakeSession{})
+	m, ml := g.put(0, "/stream")
+	_, h := g.do("open", m, ml, 0, 0)
+	code, n := g.do("poll", uint64(h))
+	g.expect("both", code, n, 0, pollRecv|pollSend)
+	g.do("recv", uint64(h), 200, 100)
+	code, n = g.do("poll", uint64(h))
+	g.expect("nothing has come", code, n, 0, pollSend)
+	for range hostabi.MaxQueued {
+		g.do("send", uint64(h), 0, 0)
+	}
+	code, n = g.do("poll", uint64(h))
+	g.expect("no room", code, n, 0, pollRecv)
+	code, n = g.do("poll", 1)
+	g.expectError("no stream", code, n, hostabi.ReasonBadHandle)
+	g.put(0, "/cut")
+	_, cut := g.do("open", m, 4, 0, 0)
+	code, n = g.do("poll", uint64(cut))
+	g.expectError("a stream that cannot tell", code, n, hostabi.ReasonBadHandle)
+}
+
 func TestStreamLimit(t *testing.T) {
 	g := newGuest(t, &fakeSession{})
 	m, ml := g.put(0, "/stream")
@@ -400,7 +422,7 @@ func TestCallAllocates(t *testing.T) {
 func FuzzImports(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0})
 	f.Add(bytes.Repeat([]byte{2, 0, 0, 0, 7, 1, 0xff, 0xff, 0xff, 0xff}, 20))
-	names := []string{"call", "take", "open", "send", "recv", "read", "write", "close"}
+	names := []string{"call", "take", "open", "send", "recv", "read", "write", "close", "poll"}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		g := newGuest(t, &fakeSession{handles: map[uint32]io.ReadWriteCloser{1: &fakeBlob{}}})
 		defer func() {
@@ -441,7 +463,8 @@ func FuzzImports(f *testing.F) {
 				args[i] = number()
 			}
 			if st, ok := g.in.streams[uint32(args[0])]; ok && name == "recv" || name == "send" {
-				if fs, isFake := st.(*fakeStream); isFake && (name == "recv" && len(fs.q) == 0 && !fs.half || name == "send" && len(fs.q) == cap(fs.q)) {
+				fs, isFake := st.(*fakeStream)
+				if isFake && (name == "recv" && len(fs.q) == 0 && !fs.half || name == "send" && len(fs.q) == cap(fs.q)) {
 					continue // would wait
 				}
 			}

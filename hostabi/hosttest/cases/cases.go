@@ -109,7 +109,8 @@ var all = map[string]func(*guest){
 
 	"plugins/list":             pluginsList,
 	"plugins/exit-3":           pluginsExit,
-	"plugins/stdin-1MiB":       pluginsStdin,
+	"plugins/stdin-1MiB":       pluginsStdin(1 << 20),
+	"plugins/stdin-8MiB":       pluginsStdin(8 << 20),
 	"plugins/output-order":     pluginsOrder,
 	"plugins/depth-8":          pluginsDepth,
 	"plugins/cycle":            pluginsCycle,
@@ -340,9 +341,9 @@ func (g *guest) read(digest string) ([]byte, error) {
 	return b, err
 }
 
-// run calls a plugin to its end and returns its output and exit. Input is sent beside the receiving, since a
-// callee may write before it has read all; in a module, whose receiving stops all goroutines, before it, and
-// the queues of the stream must hold it.
+// run calls a plugin to its end and returns its output and exit. Either side may wait for the other, so input is sent
+// beside the receiving: when the stream says that there is room, or in a goroutine. A module that has neither sends
+// it first.
 func (g *guest) run(start *hostv1lite.CallStart, stdin []byte) (stdout, stderr []byte, exit string, err error) {
 	st, err := g.open(hostv1lite.PluginsCall, &hostv1lite.CallRequest{Start: start})
 	if err != nil {
@@ -350,21 +351,38 @@ func (g *guest) run(start *hostv1lite.CallStart, stdin []byte) (stdout, stderr [
 	}
 	defer st.Close() //nolint:errcheck // ended
 	sent := make(chan error, 1)
-	input := func() {
-		for piece := range slices.Chunk(stdin, 64<<10) {
-			if err := st.send(&hostv1lite.CallRequest{Stdin: piece}); err != nil {
-				sent <- err
-				return
+	next := func() (more bool) {
+		if len(stdin) == 0 {
+			sent <- st.CloseSend()
+			return false
+		}
+		piece := stdin[:min(len(stdin), 64<<10)]
+		stdin = stdin[len(piece):]
+		if err := st.send(&hostv1lite.CallRequest{Stdin: piece}); err != nil {
+			sent <- err
+			return false
+		}
+		return true
+	}
+	all := func() {
+		for next() {
+		}
+	}
+	p, polls := st.Stream.(hostabi.Poller)
+	switch {
+	case polls:
+	case runtime.GOOS == "wasip1":
+		all()
+	default:
+		go all()
+	}
+	for more := polls; ; {
+		for recv, room := !more, false; !recv; {
+			if recv, room = p.Poll(); room {
+				more = next()
+				recv = recv || !more
 			}
 		}
-		sent <- st.CloseSend()
-	}
-	if runtime.GOOS == "wasip1" {
-		input()
-	} else {
-		go input()
-	}
-	for {
 		var e hostv1lite.CallEvent
 		if err := st.recv(&e); errors.Is(err, io.EOF) {
 			return stdout, stderr, exit, <-sent

@@ -6,7 +6,7 @@
 #include "ds_v1.h"
 
 static uint8_t buf[256 << 10]; // of requests and replies
-static char data[64 << 10];    // standard input
+static char data[16 << 20];    // standard input
 static ds_writer w;
 static uint32_t reply_len;
 
@@ -134,13 +134,17 @@ static int call(const char *command, const char *word, const char *input, uint32
 	if (word != NULL) ds_put_str(&w, DS_CALL_START_ARGS, word);
 	ds_end(&w, start);
 	uint32_t h = checked("call", ds_open(DS_METHOD_PLUGINS_CALL, strlen(DS_METHOD_PLUGINS_CALL), w.p, (uint32_t)w.len));
-	if (size > 0) {
-		begin();
-		ds_put_bytes(&w, DS_CALL_REQUEST_STDIN, input, size);
-		checked("call", ds_send(h, w.p, (uint32_t)w.len));
-	}
-	ds_close(h, DS_HALF_CLOSE);
-	for (;;) {
+	for (uint32_t sent = 0, n;;) { // either side may wait for the other
+		uint32_t can = checked("call", ds_poll(h));
+		if ((can & DS_POLL_SEND) && (n = size - sent < 64 << 10 ? size - sent : 64 << 10) > 0) {
+			begin();
+			ds_put_bytes(&w, DS_CALL_REQUEST_STDIN, input + sent, n);
+			ds_send(h, w.p, (uint32_t)w.len); // what is wrong is for ds_recv to say
+			sent += n;
+		} else if (can & DS_POLL_SEND) {
+			ds_close(h, DS_HALF_CLOSE);
+		}
+		if (!(can & DS_POLL_RECV)) continue;
 		uint64_t r = ds_recv(h, buf, sizeof buf);
 		if (DS_CODE(r) == DS_END) break;
 		reply_len = checked("call", r);
