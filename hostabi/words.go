@@ -218,18 +218,5 @@ type PathArg struct {
 	Write bool
 }
 
-// Event is one message on the bus. The host sets ID, Source, Time, TraceID, Hops and Dropped.
-type Event struct {
-	ID, Topic, Source string
-	Time              time.Time
-	TraceID           string
-	ContentType       string // default application/json
-	Data              []byte
-	Attributes        map[string]string
-	Blobs             []Digest // names only, they grant nothing
-	Hops              uint32
-	Dropped           uint64 // events lost before this one
-}
-
 // Seq2 is what streaming accessors return: values until an error, which is the last pair.
 type Seq2[T any] = iter.Seq2[T, error]

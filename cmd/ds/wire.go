@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -310,10 +311,9 @@ func (p *parts) newBus() *events.Bus {
 	}
 	b := events.New(o)
 	p.atClose(func() error {
-		for _, s := range b.Stats() {
-			if s.Dropped > 0 {
-				p.a.log.Warn("events dropped for a slow subscriber", "topics", s.Topics, "dropped", s.Dropped)
-			}
+		lost := b.Lost()
+		for _, name := range slices.Sorted(maps.Keys(lost)) {
+			p.a.warn(fmt.Sprintf("%d events dropped for %s (slow subscriber)", lost[name], name), "")
 		}
 		return b.Close()
 	})
@@ -388,7 +388,7 @@ func (p *parts) newRegistrar() *host.Registrar {
 			return c.View(owner, source), nil
 		},
 		Puller: func() (host.Puller, error) { return p.registry() },
-		Events: p.bus(), Publisher: events.WithPublisher, Log: a.log,
+		Events: p.bus(), Log: a.log,
 		Notice: func(text string) { fmt.Fprintln(a.stderr(), text) },
 	})
 	hostv1.RegisterMetaServer(r, host.NewMeta())

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"strconv"
 	"sync"
 	"time"
@@ -72,7 +73,9 @@ func (s *Session) bus(ctx context.Context) (Events, context.Context, error) {
 	if s.r.o.Events == nil {
 		return nil, nil, missing("event bus")
 	}
-	return s.r.o.Events, s.r.o.Publisher(ctx, s.inv.ID, s.inv.TraceID, s.hops()), nil
+	return s.r.o.Events, hostabi.WithPublisher(ctx, hostabi.Publisher{
+		Name: s.p.Name, Invocation: s.inv.ID, TraceID: s.inv.TraceID, TraceParent: s.inv.TraceParent, Hops: s.hops(),
+	}), nil
 }
 
 // hops is what events of this run carry: one more than the event that started it.
@@ -91,7 +94,7 @@ func (s *Session) publishHost(ctx context.Context, bus Events, topic string, dat
 	if err != nil {
 		return err
 	}
-	_, _, err = bus.Publish(ctx, hostabi.Event{Topic: topic, Source: "/ds", TraceID: s.inv.TraceID, Hops: s.hops(), Data: b})
+	_, _, err = bus.Publish(ctx, hostabi.Event{Topic: topic, Source: "/ds", TraceID: s.inv.TraceID, TraceParent: s.inv.TraceParent, Hops: s.hops(), Data: b})
 	return err
 }
 
@@ -103,7 +106,7 @@ func (eventsService) Publish(ctx context.Context, req *hostv1.Event) (*hostv1.Pu
 		return nil, err
 	}
 	e := hostabi.Event{
-		Topic: req.GetTopic(), Source: s.source(), TraceID: s.inv.TraceID, ContentType: req.GetContentType(),
+		Topic: req.GetTopic(), Source: s.source(), ContentType: req.GetContentType(),
 		Data: req.GetData(), Attributes: req.GetAttributes(), Hops: s.hops(),
 	}
 	for _, text := range req.GetBlobs() {
@@ -126,46 +129,61 @@ func (eventsService) Publish(ctx context.Context, req *hostv1.Event) (*hostv1.Pu
 	return &hostv1.PublishAck{Subscribers: uint32(subscribers), Dropped: uint32(dropped)}, nil
 }
 
+// subscribeBatch is how many events a stream takes from the bus at once. They have left the ring: a plugin that does
+// not read has this many, and those queued on its stream, and then the bus drops.
+const subscribeBatch = hostabi.MaxQueued
+
 // Subscribe implements hostv1.EventsServer.
 func (eventsService) Subscribe(req *hostv1.SubscribeRequest, out grpc.ServerStreamingServer[hostv1.Event]) error {
 	s := sessionOf(out.Context())
-	ctx, cancel := context.WithCancel(out.Context())
-	defer cancel()
-	events, release, err := s.subscribe(ctx, req.GetTopics())
+	sub, err := s.subscribe(out.Context(), req.GetTopics())
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer sub.end()
+	buf := make([]hostabi.Event, subscribeBatch)
 	for {
-		select {
-		case e, ok := <-events:
-			if !ok {
-				return ctx.Err()
-			}
-			if err := out.Send(event(e)); err != nil {
+		n, err := sub.Next(out.Context(), buf)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for i := range buf[:n] {
+			if err := out.Send(event(&buf[i])); err != nil {
 				return err
 			}
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
 }
 
-// subscribe counts the patterns against the session's limit until release.
-func (s *Session) subscribe(ctx context.Context, topics []string) (events <-chan hostabi.Event, release func(), err error) {
+// subscription is one of a session; its patterns count against the session's limit until end.
+type subscription struct {
+	hostabi.Subscription
+	s        *Session
+	patterns int
+}
+
+func (s *Session) subscribe(ctx context.Context, topics []string) (*subscription, error) {
 	bus, ctx, err := s.bus(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := s.countPatterns(len(topics)); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	release = func() { _ = s.countPatterns(-len(topics)) }
-	if events, err = bus.Subscribe(ctx, topics); err != nil {
-		release()
-		return nil, nil, err
+	sub, err := bus.Subscribe(ctx, topics)
+	if err != nil {
+		_ = s.countPatterns(-len(topics)) // fewer are never too many
+		return nil, err
 	}
-	return events, release, nil
+	return &subscription{sub, s, len(topics)}, nil
+}
+
+func (sub *subscription) end() {
+	_ = sub.Close() // it only ends; nothing is kept
+	_ = sub.s.countPatterns(-sub.patterns)
 }
 
 func (s *Session) countPatterns(n int) error {
@@ -186,11 +204,9 @@ type polls struct {
 }
 
 type poll struct {
-	events  <-chan hostabi.Event
-	release func()
-	cancel  context.CancelFunc
-	idle    *time.Timer
-	busy    chan struct{} // holds a token while a Poll reads
+	*subscription
+	idle *time.Timer
+	busy chan struct{} // holds a token while a Poll reads
 }
 
 // Poll implements hostv1.EventsServer.
@@ -215,36 +231,27 @@ func (eventsService) Poll(ctx context.Context, req *hostv1.PollRequest) (*hostv1
 	defer func() { p.idle.Reset(pollIdle); <-p.busy }()
 	p.idle.Stop()
 	reply := &hostv1.PollReply{Subscription: id}
-	wait := min(time.Duration(req.GetWait())*time.Millisecond, hostabi.MaxPollWait)
-	err = p.read(ctx, wait, limit, func(e hostabi.Event) {
-		reply.Dropped += e.Dropped
-		reply.Events = append(reply.Events, event(e))
-	})
+	buf := make([]hostabi.Event, limit)
+	n, err := p.read(ctx, min(time.Duration(req.GetWait())*time.Millisecond, hostabi.MaxPollWait), buf)
+	for i := range buf[:n] {
+		reply.Dropped += buf[i].Dropped
+		reply.Events = append(reply.Events, event(&buf[i]))
+	}
 	return reply, err
 }
 
-// settle is how long a poll looks for a further event that is on its way through the bus.
-const settle = 5 * time.Millisecond
-
-// read takes what is there, up to limit; only the first event is waited for.
-func (p *poll) read(ctx context.Context, wait time.Duration, limit int, take func(hostabi.Event)) error {
-	timer := time.NewTimer(max(wait, settle))
-	defer timer.Stop()
-	for n := 0; n < limit; n++ {
-		select {
-		case e, ok := <-p.events:
-			if !ok {
-				return ctx.Err()
-			}
-			take(e)
-			timer.Reset(settle)
-		case <-timer.C:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// read takes what is there. Only the first event is waited for.
+func (p *poll) read(ctx context.Context, wait time.Duration, buf []hostabi.Event) (int, error) {
+	until, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	n, err := p.Next(until, buf)
+	if err != nil && err != io.EOF && until.Err() != nil {
+		err = ctx.Err()
 	}
-	return nil
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
 }
 
 // pollOf finds the subscription of a poll or makes one.
@@ -260,15 +267,13 @@ func (s *Session) pollOf(req *hostv1.PollRequest) (string, *poll, error) {
 	if len(s.polls.open) >= maxPolls {
 		return "", nil, hostabi.Errorf(hostabi.ReasonTooMany, "%d subscriptions are polled, no more at once", maxPolls)
 	}
-	ctx, cancel := context.WithCancel(s.ctx)
-	events, release, err := s.subscribe(ctx, req.GetTopics())
+	sub, err := s.subscribe(s.ctx, req.GetTopics())
 	if err != nil {
-		cancel()
 		return "", nil, err
 	}
 	s.polls.last++
 	id := strconv.Itoa(s.polls.last)
-	p := &poll{events: events, release: release, cancel: cancel, busy: make(chan struct{}, 1)}
+	p := &poll{subscription: sub, busy: make(chan struct{}, 1)}
 	p.idle = time.AfterFunc(pollIdle, func() { s.polls.drop(id) })
 	if s.polls.open == nil {
 		s.polls.open = make(map[string]*poll)
@@ -283,7 +288,7 @@ func (ps *polls) drop(id string) {
 	delete(ps.open, id)
 	ps.mu.Unlock()
 	if p != nil {
-		p.end()
+		p.stop()
 	}
 }
 
@@ -294,20 +299,16 @@ func (ps *polls) close() {
 	ps.open = nil
 	ps.mu.Unlock()
 	for _, p := range open {
-		p.end()
+		p.stop()
 	}
 }
 
-// end waits until the bus has let go of the subscription.
-func (p *poll) end() {
+func (p *poll) stop() {
 	p.idle.Stop()
-	p.cancel()
-	for range p.events {
-	}
-	p.release()
+	p.end()
 }
 
-func event(e hostabi.Event) *hostv1.Event {
+func event(e *hostabi.Event) *hostv1.Event {
 	out := &hostv1.Event{
 		Id: e.ID, Topic: e.Topic, Source: e.Source, Time: millis(e.Time), TraceId: e.TraceID, ContentType: e.ContentType,
 		Data: e.Data, Attributes: e.Attributes, Hops: e.Hops, Dropped: e.Dropped,

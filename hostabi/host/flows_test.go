@@ -31,18 +31,25 @@ func listen(t testing.TB, f *fixture, topic string) func() map[string]any {
 	}
 	return func() map[string]any {
 		t.Helper()
-		select {
-		case e := <-c:
-			data := map[string]any{"source": e.Source, "trace": e.TraceID}
-			if err := json.Unmarshal(e.Data, &data); err != nil {
-				t.Error(err)
-			}
-			return data
-		case <-time.After(5 * time.Second):
-			t.Errorf("no event %s", topic)
-			return nil
+		e := next(t, c)
+		data := map[string]any{"source": e.Source, "trace": e.TraceID}
+		if err := json.Unmarshal(e.Data, &data); err != nil {
+			t.Error(err)
 		}
+		return data
 	}
+}
+
+// next is one event.
+func next(t testing.TB, sub hostabi.Subscription) hostabi.Event {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var buf [1]hostabi.Event
+	if _, err := sub.Next(ctx, buf[:]); err != nil {
+		t.Error(err)
+	}
+	return buf[0]
 }
 
 func TestHostEvents(t *testing.T) {
@@ -162,7 +169,7 @@ func TestHops(t *testing.T) {
 	if ack := publish(2); ack.GetSubscribers() != 1 {
 		t.Errorf("ack %v", ack)
 	}
-	if e := <-c; e.Hops != 3 || e.Source != "/plugins/kit" || e.ID == "forged" || len(e.Blobs) != 1 {
+	if e := next(t, c); e.Hops != 3 || e.Source != "/plugins/kit" || e.ID == "forged" || len(e.Blobs) != 1 {
 		t.Errorf("event %+v", e)
 	}
 	if ack := publish(hostabi.MaxHops - 1); ack.GetSubscribers() != 0 || ack.GetDropped() != 1 {
@@ -191,7 +198,7 @@ func (manager) All(context.Context) iter.Seq2[*plugin.Installed, error] {
 
 // caller opens a session whose plugin calls go to m.
 func caller(t testing.TB, f *fixture, m manager, change func(*plugin.Invocation)) *host.Session {
-	r := host.New(host.Options{Publisher: nil})
+	r := host.New(host.Options{})
 	hostv1.RegisterPluginsServer(r, host.NewPlugins(m))
 	f.Registrar = r
 	return f.open(scopes{hostabi.PluginsCall: only("b/*")}, change)

@@ -33,9 +33,6 @@ type Options struct {
 	Puller func() (Puller, error)
 	// Events receives what plugins publish and, if somebody listens, the host events of sessions.
 	Events Events
-	// Publisher marks a context with the invocation that publishes and subscribes under it, so that the bus
-	// does not return its own events: events.WithPublisher.
-	Publisher func(ctx context.Context, invocation, trace string, hops uint32) context.Context
 
 	// Notice prints one line of a plugin for the user, above the progress display; nil logs it.
 	Notice func(text string)
@@ -92,9 +89,6 @@ func New(o Options) *Registrar {
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
-	}
-	if o.Publisher == nil {
-		o.Publisher = func(ctx context.Context, _, _ string, _ uint32) context.Context { return ctx }
 	}
 	r := &Registrar{o: o, methods: make(map[string]*method), decoders: sync.Pool{New: newDecoder}}
 	r.unary = r.intercept

@@ -67,11 +67,10 @@ type Pusher interface {
 	Tag(ctx context.Context, ref, tag string) error
 }
 
-// Events is internal/events or internal/natsbus.
+// Events is internal/events or internal/natsbus. Who publishes or subscribes is the hostabi.Publisher of ctx.
 type Events interface {
 	Publish(ctx context.Context, e hostabi.Event) (subscribers, dropped int, err error)
-	// Subscribe's channel closes when ctx ends; Event.Dropped counts losses.
-	Subscribe(ctx context.Context, topics []string) (<-chan hostabi.Event, error)
+	Subscribe(ctx context.Context, topics []string) (hostabi.Subscription, error)
 	Wanted(topic string) bool
 }
 

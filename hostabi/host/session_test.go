@@ -51,10 +51,10 @@ func newFixture(t testing.TB) *fixture {
 		}
 		t.Cleanup(func() { _ = f.blobs.Close() })
 		return hosttest.Owners{
-			Cache:  func(o hostabi.PluginName, source string) (host.Cache, error) { return f.blobs.View(o, source), nil },
-			Puller: func() (host.Puller, error) { return f.registry, nil },
-			Pusher: func() (host.Pusher, error) { return f.registry, nil },
-			Events: f.bus, Publisher: events.WithPublisher,
+			Cache:    func(o hostabi.PluginName, source string) (host.Cache, error) { return f.blobs.View(o, source), nil },
+			Puller:   func() (host.Puller, error) { return f.registry, nil },
+			Pusher:   func() (host.Pusher, error) { return f.registry, nil },
+			Events:   f.bus,
 			State:    func() (host.State, error) { return store, nil },
 			Registry: "registry.example/kit",
 		}

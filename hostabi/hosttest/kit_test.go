@@ -44,9 +44,9 @@ func owners(t testing.TB, s hosttest.Setup) hosttest.Owners {
 		Cache: func(owner hostabi.PluginName, source string) (host.Cache, error) {
 			return blobs.View(owner, source), nil
 		},
-		Puller: func() (host.Puller, error) { return client, nil },
-		Pusher: func() (host.Pusher, error) { return client, nil },
-		Events: bus, Publisher: events.WithPublisher,
+		Puller:   func() (host.Puller, error) { return client, nil },
+		Pusher:   func() (host.Pusher, error) { return client, nil },
+		Events:   bus,
 		State:    func() (host.State, error) { return store, nil },
 		HTTP:     egress.NewClient(egress.Options{}),
 		Registry: server.Host + "/kit",

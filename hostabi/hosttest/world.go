@@ -27,15 +27,14 @@ type Setup struct {
 	Offline bool             // no registry can be reached
 }
 
-// Owners are the real parts behind the services. The bus must be the one that Publisher marks contexts for.
+// Owners are the real parts behind the services.
 type Owners struct {
-	Cache     func(owner hostabi.PluginName, source string) (host.Cache, error)
-	Puller    func() (host.Puller, error)
-	Pusher    func() (host.Pusher, error)
-	Events    host.Events
-	Publisher func(ctx context.Context, invocation, trace string, hops uint32) context.Context
-	State     func() (host.State, error)
-	HTTP      host.HTTP
+	Cache  func(owner hostabi.PluginName, source string) (host.Cache, error)
+	Puller func() (host.Puller, error)
+	Pusher func() (host.Pusher, error)
+	Events host.Events
+	State  func() (host.State, error)
+	HTTP   host.HTTP
 	// Registry is a prefix of references that the registry client can read and write: "127.0.0.1:5000/kit".
 	Registry string
 	// Granted is that prefix in the form of repository scopes, if it differs.
@@ -73,7 +72,7 @@ func NewWorld(t testing.TB, build func(t testing.TB, s Setup) Owners, offline bo
 	w.Installed = installed(Name, nil)
 	w.web = website(t)
 	w.Registrar = host.New(host.Options{
-		Version: "0.0.0-kit", Cache: w.Cache, Puller: w.Puller, Events: w.Events, Publisher: w.Publisher,
+		Version: "0.0.0-kit", Cache: w.Cache, Puller: w.Puller, Events: w.Events,
 		Log: w.Log.Logger(), Clock: w.now,
 	})
 	reg := w.Registrar

@@ -7,8 +7,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"maps"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,39 +29,22 @@ type Options struct {
 
 // Bus is one event bus. It is safe for concurrent use.
 type Bus struct {
-	o  Options
-	id string // 16 hex, first half of every event id
+	o Options
 
 	mu     sync.Mutex
 	seq    uint64
-	subs   []*subscription // a slice: it is walked for every event
-	rates  map[string]*bucket
+	subs   []*subscription               // a slice: it is walked for every event
+	lost   map[hostabi.PluginName]uint64 // dropped of subscriptions that have ended
+	ids    ids
+	rates  map[string]*rate
 	closed bool
 	log    *logFile // nil without one; used with mu held
 
 	interest atomic.Int32 // subscriptions and the log; lets Wanted answer without the lock when there is none
-	running  sync.WaitGroup
 }
 
-// bucket limits one source to hostabi.MaxEventRate a second, with a burst of one second.
-type bucket struct {
-	tokens float64
-	at     time.Time
-}
-
-type publisherKey struct{}
-
-type publisher struct {
-	invocation string
-	trace      string
-	hops       uint32
-}
-
-// WithPublisher marks ctx with the invocation that publishes and subscribes under it: own events do not come
-// back. Hops is that of the event which started it, trace its 32 hex.
-func WithPublisher(ctx context.Context, invocation, trace string, hops uint32) context.Context {
-	return context.WithValue(ctx, publisherKey{}, publisher{invocation, trace, hops})
-}
+// rate limits one source to hostabi.MaxEventRate a second, with a burst of one second.
+type rate struct{ next time.Time }
 
 // New makes a bus; it starts nothing.
 func New(o Options) *Bus {
@@ -73,7 +56,7 @@ func New(o Options) *Bus {
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	b := &Bus{o: o, id: hex.EncodeToString(id[:]), rates: make(map[string]*bucket)}
+	b := &Bus{o: o, ids: ids{prefix: hex.EncodeToString(id[:])}, rates: make(map[string]*rate), lost: make(map[hostabi.PluginName]uint64)}
 	if o.Log != nil {
 		b.log = newLog(*o.Log)
 		b.interest.Add(1) // host events are built for the log too
@@ -81,14 +64,14 @@ func New(o Options) *Bus {
 	return b
 }
 
-// Publish checks e, sets ID, Time, TraceID and Hops, and queues it for every subscriber whose pattern matches
-// but those of the publishing invocation. It never waits. dropped counts older events that had to go. Errors:
-// BAD_TOPIC, BAD_MESSAGE, TOO_LARGE, RATE; then nothing was delivered.
+// Publish checks e, sets ID and Time, and TraceID, TraceParent and Hops from the Publisher of ctx, and queues it
+// for every subscriber whose pattern matches but those of the same invocation. It never waits. dropped counts
+// older events that had to go. Errors: BAD_TOPIC, BAD_MESSAGE, TOO_LARGE, RATE; then nothing was delivered.
 func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, dropped int, err error) {
 	if err := hostabi.CheckEvent(&e); err != nil {
 		return 0, 0, err
 	}
-	p, _ := ctx.Value(publisherKey{}).(publisher)
+	p := hostabi.PublisherOf(ctx)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.o.Clock()
@@ -96,43 +79,60 @@ func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, droppe
 		return 0, 0, hostabi.Errorf(hostabi.ReasonRate, "%s publishes more than %d events a second", e.Source, hostabi.MaxEventRate)
 	}
 	b.seq++
-	var stamped *hostabi.Event // one for all, built when the first one wants it
+	if b.log == nil && !b.wanted(e.Topic) {
+		b.observe(e.Topic, 0, 0)
+		return 0, 0, nil
+	}
+	b.stamp(&e, &p, now)
 	if b.log != nil && !b.closed {
-		stamped = b.stamp(e, p, now)
-		b.log.add(stamped, now)
+		logged := e
+		b.log.add(&logged, now)
 	}
-	for _, s := range b.subs {
-		if s.wants(e.Topic) && (p.invocation == "" || s.invocation != p.invocation) {
-			if stamped == nil {
-				stamped = b.stamp(e, p, now)
-			}
-			subscribers++
-			if s.push(stamped) {
-				dropped++
-			}
-		}
-	}
-	if b.o.Observe != nil {
-		b.o.Observe(e.Topic, subscribers, dropped)
-	}
+	subscribers, dropped = b.fanOut(&e, p.Invocation)
 	return subscribers, dropped, nil
 }
 
-// stamp is e as this bus accepted it at now, with the current sequence; b.mu is held.
-func (b *Bus) stamp(e hostabi.Event, p publisher, now time.Time) *hostabi.Event {
-	id := make([]byte, 0, 40)
-	id = append(append(id, b.id...), '-')
-	e.ID, e.Time, e.Dropped = string(strconv.AppendUint(id, b.seq, 10)), now, 0
+// Deliver queues an event that has ID, Source, Time and Hops already: one from another bus. It is neither checked
+// nor counted against a rate, and not in the log.
+func (b *Bus) Deliver(e hostabi.Event) (subscribers, dropped int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.fanOut(&e, "")
+}
+
+// fanOut queues e for everybody who wants it but invocation; b.mu is held.
+func (b *Bus) fanOut(e *hostabi.Event, invocation string) (subscribers, dropped int) {
+	for _, s := range b.subs {
+		if invocation != "" && s.by.Invocation == invocation || !s.wants(e.Topic) {
+			continue
+		}
+		subscribers++
+		if s.push(e) {
+			dropped++
+		}
+	}
+	b.observe(e.Topic, subscribers, dropped)
+	return subscribers, dropped
+}
+
+func (b *Bus) observe(topic string, delivered, dropped int) {
+	if b.o.Observe != nil {
+		b.o.Observe(topic, delivered, dropped)
+	}
+}
+
+// stamp makes e what this bus accepted at now, with the current sequence; b.mu is held.
+func (b *Bus) stamp(e *hostabi.Event, p *hostabi.Publisher, now time.Time) {
+	e.ID, e.Time, e.Dropped = b.ids.of(b.seq), now, 0
 	if e.TraceID == "" {
-		e.TraceID = p.trace
+		e.TraceID, e.TraceParent = p.TraceID, p.TraceParent
 	}
 	if e.Hops == 0 {
-		e.Hops = p.hops
+		e.Hops = p.Hops
 	}
 	if e.ContentType == "" {
 		e.ContentType = "application/json"
 	}
-	return &e
 }
 
 // Wanted reports whether anybody listens to topic, so that nobody else builds the event.
@@ -145,17 +145,17 @@ func (b *Bus) Wanted(topic string) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, s := range b.subs {
-		if s.wants(topic) {
-			return true
-		}
-	}
-	return false
+	return b.wanted(topic)
 }
 
-// Subscribe delivers matching events until ctx ends or the bus closes; then the channel closes. The first
-// event after a loss has Dropped set. Errors: BAD_TOPIC, TOO_MANY.
-func (b *Bus) Subscribe(ctx context.Context, topics []string) (<-chan hostabi.Event, error) {
+// wanted is Wanted without the log; b.mu is held.
+func (b *Bus) wanted(topic string) bool {
+	return slices.ContainsFunc(b.subs, func(s *subscription) bool { return s.wants(topic) })
+}
+
+// Subscribe queues matching events for the Publisher of ctx until the subscription or the bus is closed. Errors:
+// BAD_TOPIC, TOO_MANY.
+func (b *Bus) Subscribe(ctx context.Context, topics []string) (hostabi.Subscription, error) {
 	if len(topics) == 0 || len(topics) > hostabi.MaxPatterns {
 		return nil, hostabi.Errorf(hostabi.ReasonBadTopic, "a subscription needs 1 to %d patterns, not %d", hostabi.MaxPatterns, len(topics))
 	}
@@ -164,8 +164,7 @@ func (b *Bus) Subscribe(ctx context.Context, topics []string) (<-chan hostabi.Ev
 			return nil, err
 		}
 	}
-	p, _ := ctx.Value(publisherKey{}).(publisher)
-	s := newSubscription(append([]string(nil), topics...), p.invocation, b.o.Buffer)
+	s := newSubscription(b, slices.Clone(topics), hostabi.PublisherOf(ctx))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed || len(b.subs) >= maxSubscribers {
@@ -173,20 +172,28 @@ func (b *Bus) Subscribe(ctx context.Context, topics []string) (<-chan hostabi.Ev
 	}
 	b.subs = append(b.subs, s)
 	b.interest.Add(1)
-	out := make(chan hostabi.Event)
-	b.running.Go(func() {
-		s.deliver(ctx, out)
-		b.mu.Lock()
-		b.subs = slices.DeleteFunc(b.subs, func(o *subscription) bool { return o == s })
-		b.mu.Unlock()
-		b.interest.Add(-1)
-		close(out)
-	})
-	return out, nil
+	return s, nil
 }
 
-// Stats is what happened to the events of one subscriber so far: matched = Delivered + Dropped + Queued.
+// remove takes s out; then nothing is pushed to it any more. What it lost is remembered.
+func (b *Bus) remove(s *subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.Index(b.subs, s)
+	if i < 0 {
+		return
+	}
+	b.subs = slices.Delete(b.subs, i, i+1)
+	b.interest.Add(-1)
+	if d := s.stats().Dropped; d > 0 {
+		b.lost[s.by.Name] += d
+	}
+}
+
+// Stats is what happened to the events of one subscriber so far: matched = Delivered + Dropped + Queued, exactly
+// and at any time.
 type Stats struct {
+	Name                       hostabi.PluginName
 	Topics                     []string
 	Delivered, Dropped, Queued uint64
 }
@@ -201,33 +208,47 @@ func (b *Bus) Stats() (all []Stats) {
 	return all
 }
 
-// Close ends every subscription and the log, and waits for the goroutines. It is idempotent.
+// Lost is how many events were dropped for each subscriber that was too slow, also for those that have ended.
+func (b *Bus) Lost() map[hostabi.PluginName]uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	lost := maps.Clone(b.lost)
+	for _, s := range b.subs {
+		if d := s.stats().Dropped; d > 0 {
+			lost[s.by.Name] += d
+		}
+	}
+	return lost
+}
+
+// Close ends every subscription and the log. It is idempotent.
 func (b *Bus) Close() error {
 	b.mu.Lock()
 	b.closed = true
-	for _, s := range b.subs {
-		s.stop()
-	}
+	open := slices.Clone(b.subs)
 	b.log.close()
 	b.mu.Unlock()
-	b.running.Wait()
+	for _, s := range open {
+		_ = s.Close() // always nil
+	}
 	return nil
 }
 
-// allow takes one token from the bucket of source; b.mu is held.
+// allow counts one event of source; b.mu is held. Each event takes its place of one interval on the time line of
+// its source, which may run ahead of now by one second.
 func (b *Bus) allow(source string, now time.Time) bool {
+	const interval = time.Second / hostabi.MaxEventRate
 	r, ok := b.rates[source]
 	if !ok {
-		r = &bucket{tokens: hostabi.MaxEventRate, at: now}
+		r = &rate{}
 		b.rates[source] = r
 	}
-	if d := now.Sub(r.at); d > 0 {
-		r.tokens = min(hostabi.MaxEventRate, r.tokens+d.Seconds()*hostabi.MaxEventRate)
+	if r.next.Before(now) {
+		r.next = now
 	}
-	r.at = now
-	if r.tokens < 1 {
+	if r.next.Sub(now) > time.Second-interval {
 		return false
 	}
-	r.tokens--
+	r.next = r.next.Add(interval)
 	return true
 }

@@ -2,8 +2,13 @@ package events
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,12 +29,12 @@ func TestPublishReachesMatchingSubscribersOnly(t *testing.T) {
 	if n, _, _ := b.Publish(t.Context(), event("c.d.e")); n != 1 {
 		t.Errorf("c.d.e reached %d subscribers", n)
 	}
-	for _, c := range []<-chan hostabi.Event{one, two} {
-		if e := <-c; e.Topic != "a.b" || e.ID == "" || e.Time.IsZero() || e.ContentType != "application/json" {
+	for _, c := range []hostabi.Subscription{one, two} {
+		if e := next(t, c); e.Topic != "a.b" || e.ID == "" || e.Time.IsZero() || e.ContentType != "application/json" {
 			t.Errorf("got %+v", e)
 		}
 	}
-	if e := <-two; e.Topic != "c.d.e" {
+	if e := next(t, two); e.Topic != "c.d.e" {
 		t.Errorf("got %+v", e)
 	}
 }
@@ -37,19 +42,17 @@ func TestPublishReachesMatchingSubscribersOnly(t *testing.T) {
 func TestOwnEventsDoNotComeBack(t *testing.T) {
 	b := New(Options{})
 	defer b.Close()
-	ctx := WithPublisher(t.Context(), "inv1", "trace", 3)
-	own := subscribe(t, ctx, b, "a")
-	other := subscribe(t, WithPublisher(t.Context(), "inv2", "", 0), b, "a")
+	ctx := hostabi.WithPublisher(t.Context(), hostabi.Publisher{Invocation: "inv1", TraceID: "trace", Hops: 3})
+	subscribe(t, ctx, b, "a")
+	other := subscribe(t, hostabi.WithPublisher(t.Context(), hostabi.Publisher{Invocation: "inv2"}), b, "a")
 	if n, _, _ := b.Publish(ctx, event("a")); n != 1 {
 		t.Errorf("reached %d subscribers, want the other one only", n)
 	}
-	if e := <-other; e.TraceID != "trace" || e.Hops != 3 {
+	if e := next(t, other); e.TraceID != "trace" || e.Hops != 3 {
 		t.Errorf("got %+v", e)
 	}
-	select {
-	case e := <-own:
-		t.Errorf("own event came back: %+v", e)
-	default:
+	if n := b.Stats()[0].Queued; n != 0 {
+		t.Errorf("%d own events came back", n)
 	}
 }
 
@@ -63,49 +66,79 @@ func TestRing101(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first := <-c
+	first := next(t, c)
 	if first.Topic != "a.2" || first.Dropped != 1 {
 		t.Errorf("first is %s with Dropped %d", first.Topic, first.Dropped)
 	}
 	for i := 3; i <= 101; i++ {
-		if e := <-c; e.Topic != fmt.Sprintf("a.%d", i) || e.Dropped != 0 {
+		if e := next(t, c); e.Topic != fmt.Sprintf("a.%d", i) || e.Dropped != 0 {
 			t.Fatalf("event %d is %s with Dropped %d", i, e.Topic, e.Dropped)
 		}
 	}
 }
 
-// TestNothingIsLostUncounted floods subscribers of which one never reads and one reads slowly: the publisher
-// never waits and matched = delivered + dropped + queued for each.
+// TestNothingIsLostUncounted floods subscribers of which one never reads and others read: the publisher never
+// waits, matched = delivered + dropped + queued at any time, and what readers got and heard of is all there was.
 func TestNothingIsLostUncounted(t *testing.T) {
-	const publishers, each = 4, 5000
+	const publishers, each, readers = 4, 5000, 6
 	b := New(Options{Buffer: 8})
 	subscribe(t, t.Context(), b, "a")
-	reader := subscribe(t, t.Context(), b, "a")
-	var got, gaps uint64
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for e := range reader {
-			got++
-			gaps += e.Dropped
-		}
-	}()
-	var wg sync.WaitGroup
+	var reading, writing, watching sync.WaitGroup
+	for r := range readers {
+		s := subscribe(t, t.Context(), b, "a")
+		reading.Go(func() {
+			var got, gaps uint64
+			buf := make([]hostabi.Event, 1+3*r) // less, and more than the ring holds
+			for {
+				n, err := s.Next(t.Context(), buf)
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, e := range buf[:n] {
+					got++
+					gaps += e.Dropped
+				}
+			}
+			if got == 0 || got+gaps != publishers*each {
+				t.Errorf("reader %d received %d and heard of %d lost, of %d", r, got, gaps, publishers*each)
+			}
+		})
+	}
+	var begun, done atomic.Uint64
 	for p := range publishers {
-		wg.Go(func() {
+		writing.Go(func() {
 			for range each {
+				begun.Add(1)
 				e := event("a")
 				e.Source = fmt.Sprintf("/plugins/p%d", p)
 				if _, _, err := b.Publish(t.Context(), e); err != nil {
 					t.Error(err)
 					return
 				}
+				done.Add(1)
 			}
 		})
 	}
-	wg.Wait()
+	watching.Go(func() {
+		for done.Load() < publishers*each && !t.Failed() {
+			least := done.Load()
+			all := b.Stats()
+			most := begun.Load()
+			for _, s := range all {
+				if sum := s.Delivered + s.Dropped + s.Queued; sum < least || sum > most {
+					t.Errorf("%d delivered + %d dropped + %d queued is not between %d and %d", s.Delivered, s.Dropped, s.Queued, least, most)
+				}
+			}
+		}
+	})
+	writing.Wait()
+	watching.Wait()
 	stats := b.Stats()
-	if len(stats) != 2 {
+	if len(stats) != readers+1 {
 		t.Fatalf("%d subscribers", len(stats))
 	}
 	for _, s := range stats {
@@ -114,9 +147,111 @@ func TestNothingIsLostUncounted(t *testing.T) {
 		}
 	}
 	b.Close()
-	<-done
-	if got == 0 || got+gaps > publishers*each {
-		t.Errorf("received %d and heard of %d lost, of %d", got, gaps, publishers*each)
+	reading.Wait()
+}
+
+// TestEnd: a subscription and a bus that are closed still give what is queued, then io.EOF, and a Next that waits
+// returns.
+func TestEnd(t *testing.T) {
+	for name, end := range map[string]func(*Bus, hostabi.Subscription) error{
+		"subscription": func(_ *Bus, s hostabi.Subscription) error { return s.Close() },
+		"bus":          func(b *Bus, _ hostabi.Subscription) error { return b.Close() },
+	} {
+		b := New(Options{})
+		s := subscribe(t, t.Context(), b, "a")
+		_, _, _ = b.Publish(t.Context(), event("a"))
+		if err := errors.Join(end(b, s), end(b, s)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n, _, _ := b.Publish(t.Context(), event("a")); n != 0 {
+			t.Errorf("%s: reached after its end", name)
+		}
+		buf := make([]hostabi.Event, 5)
+		if n, err := s.Next(t.Context(), buf); n != 1 || err != nil {
+			t.Errorf("%s: Next = %d, %v", name, n, err)
+		}
+		if n, err := s.Next(t.Context(), buf); n != 0 || err != io.EOF {
+			t.Errorf("%s: Next at the end = %d, %v", name, n, err)
+		}
+		_ = b.Close()
+
+		b = New(Options{})
+		s = subscribe(t, t.Context(), b, "a")
+		waiting := make(chan error)
+		go func() {
+			_, err := s.Next(t.Context(), buf)
+			waiting <- err
+		}()
+		_ = end(b, s)
+		if err := <-waiting; err != io.EOF {
+			t.Errorf("%s: a waiting Next = %v", name, err)
+		}
+		_ = b.Close()
+	}
+}
+
+func TestNextObeysItsContext(t *testing.T) {
+	b := New(Options{})
+	defer b.Close()
+	s := subscribe(t, t.Context(), b, "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var buf [1]hostabi.Event
+	if _, err := s.Next(ctx, buf[:]); err != context.Canceled {
+		t.Errorf("Next = %v", err)
+	}
+	_, _, _ = b.Publish(t.Context(), event("a"))
+	if n, err := s.Next(ctx, buf[:]); n != 1 || err != nil {
+		t.Errorf("what is queued needs no waiting: %d, %v", n, err)
+	}
+	if n, err := s.Next(ctx, nil); n != 0 || err != nil {
+		t.Errorf("an empty buffer: %d, %v", n, err)
+	}
+}
+
+// TestLost remembers who was too slow, also after the subscription ended.
+func TestLost(t *testing.T) {
+	b := New(Options{Buffer: 2})
+	defer b.Close()
+	ended := subscribe(t, hostabi.WithPublisher(t.Context(), hostabi.Publisher{Name: "slow"}), b, "a")
+	subscribe(t, hostabi.WithPublisher(t.Context(), hostabi.Publisher{Name: "slow"}), b, "b")
+	subscribe(t, hostabi.WithPublisher(t.Context(), hostabi.Publisher{Name: "quick"}), b, "c")
+	for _, topic := range []string{"a", "a", "a", "a", "b", "b", "b", "c"} {
+		_, _, _ = b.Publish(t.Context(), event(topic))
+	}
+	_ = ended.Close()
+	if lost := b.Lost(); len(lost) != 1 || lost["slow"] != 3 {
+		t.Errorf("lost %v", lost)
+	}
+}
+
+// TestDeliver passes on what another bus has stamped and lost.
+func TestDeliver(t *testing.T) {
+	b := New(Options{})
+	defer b.Close()
+	s := subscribe(t, t.Context(), b, "a")
+	e := event("a")
+	e.ID, e.Dropped, e.Hops = "other-1", 7, 2
+	if n, dropped := b.Deliver(e); n != 1 || dropped != 0 {
+		t.Errorf("Deliver = %d, %d", n, dropped)
+	}
+	if got := next(t, s); got.ID != "other-1" || got.Dropped != 7 || got.Hops != 2 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// TestIDs are made in blocks, and nobody sees that.
+func TestIDs(t *testing.T) {
+	b := New(Options{})
+	defer b.Close()
+	s := subscribe(t, t.Context(), b, "a")
+	for i := range 200 {
+		_, _, _ = b.Publish(t.Context(), event("nobody"))
+		_, _, _ = b.Publish(t.Context(), event("a"))
+		bus, n, _ := strings.Cut(next(t, s).ID, "-")
+		if len(bus) != 16 || n != strconv.Itoa(2*i+2) {
+			t.Fatalf("event %d has the id %s-%s", 2*i+2, bus, n)
+		}
 	}
 }
 
@@ -149,14 +284,11 @@ func TestWanted(t *testing.T) {
 	if b.Wanted("a") {
 		t.Error("wanted without subscribers")
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	c := subscribe(t, ctx, b, "a")
+	s := subscribe(t, t.Context(), b, "a")
 	if !b.Wanted("a") || b.Wanted("b") {
 		t.Error("Wanted follows the patterns")
 	}
-	cancel()
-	for range c {
-	}
+	_ = s.Close()
 	if b.Wanted("a") {
 		t.Error("wanted after the last subscriber left")
 	}
@@ -188,33 +320,17 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-func BenchmarkPublish(b *testing.B) {
-	for _, subs := range []int{0, 1, 8, 64} {
-		b.Run(fmt.Sprintf("subscribers=%d", subs), func(b *testing.B) {
-			now := time.Unix(0, 0)
-			bus := New(Options{Clock: func() time.Time { now = now.Add(time.Second); return now }})
-			defer bus.Close()
-			for range subs {
-				c, err := bus.Subscribe(b.Context(), []string{"a"})
-				if err != nil {
-					b.Fatal(err)
-				}
-				go func() { // ends with the bus
-					for range c {
-					}
-				}()
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, _, err := bus.Publish(b.Context(), event("a")); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+// next is one event of s.
+func next(t testing.TB, s hostabi.Subscription) hostabi.Event {
+	t.Helper()
+	var buf [1]hostabi.Event
+	if n, err := s.Next(t.Context(), buf[:]); n != 1 || err != nil {
+		t.Fatalf("Next = %d, %v", n, err)
 	}
+	return buf[0]
 }
 
-func subscribe(t testing.TB, ctx context.Context, b *Bus, topics ...string) <-chan hostabi.Event {
+func subscribe(t testing.TB, ctx context.Context, b *Bus, topics ...string) hostabi.Subscription {
 	t.Helper()
 	c, err := b.Subscribe(ctx, topics)
 	if err != nil {

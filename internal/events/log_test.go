@@ -211,7 +211,7 @@ func TestBrokenLogFailsNoPublish(t *testing.T) {
 			if n, _, err := b.Publish(t.Context(), event("a")); n != 1 || err != nil {
 				t.Errorf("%s: %d subscribers, %v", name, n, err)
 			}
-			<-c
+			next(t, c)
 		}
 		b.Close()
 		if n := strings.Count(text.String(), "level=WARN"); n != 1 {

@@ -2,35 +2,36 @@ package events
 
 import (
 	"context"
+	"io"
+	"runtime"
 	"sync"
 
 	"github.com/delivery-station/ds/hostabi"
 )
 
-// subscription is the ring of one subscriber. The publisher side holds the bus lock first, then mu; the
-// delivering goroutine takes mu only.
+// subscription is the ring of one subscriber. Nothing runs for it: the publisher puts events in, the reader takes
+// them out in batches, and is woken only when it sleeps. The publisher holds the bus lock first, then mu; the
+// reader takes mu only.
 type subscription struct {
-	topics     []string
-	invocation string
+	bus    *Bus
+	topics []string
+	by     hostabi.Publisher
 
-	mu         sync.Mutex
-	ring       []*hostabi.Event // shared by all rings that hold the event, never changed
-	head, n    int
-	generation uint64 // counts pops and overwrites of the head, so that an offered head is known to be current
-	missed     uint64 // lost since the last delivery
-	delivered  uint64
-	dropped    uint64
-	parked     bool // deliver waits and was not woken yet
+	mu      sync.Mutex
+	ring    []hostabi.Event // nil until the first event
+	head, n int
+	missed  uint64 // lost since the last delivery
+	counts  Stats  // but Queued, which is n
+	asleep  bool   // Next waits and was not woken yet
+	ended   bool   // nothing is queued any more
 
-	ready  chan struct{} // something changed: at most one token
-	done   chan struct{}
-	closed sync.Once
+	ready chan struct{} // wakes Next: at most one token
 }
 
-func newSubscription(topics []string, invocation string, size int) *subscription {
+func newSubscription(b *Bus, topics []string, by hostabi.Publisher) *subscription {
 	return &subscription{
-		topics: topics, invocation: invocation, ring: make([]*hostabi.Event, size),
-		ready: make(chan struct{}, 1), done: make(chan struct{}),
+		bus: b, topics: topics, by: by, counts: Stats{Name: by.Name, Topics: topics},
+		ready: make(chan struct{}, 1),
 	}
 }
 
@@ -43,108 +44,111 @@ func (s *subscription) wants(topic string) bool {
 	return false
 }
 
-// push queues e and reports whether the oldest event had to go. It wakes deliver only if that has something
-// new to offer, and once: a reader that is behind costs the publisher no wakeup.
+// push queues e and reports whether the oldest event had to go. A reader that is behind costs the publisher no
+// wakeup.
 func (s *subscription) push(e *hostabi.Event) (dropped bool) {
 	s.mu.Lock()
+	if s.ring == nil {
+		s.ring = make([]hostabi.Event, s.bus.o.Buffer)
+	}
 	if s.n == len(s.ring) {
-		s.pop()
+		s.ring[s.head] = *e // the oldest goes, and its place is the newest one's
+		s.head = s.at(1)
 		s.missed++
-		s.dropped++
+		s.counts.Dropped++
 		dropped = true
+	} else {
+		s.ring[s.at(s.n)] = *e
+		s.n++
 	}
-	wake := s.parked && (dropped || s.n == 0)
-	if wake {
-		s.parked = false
-	}
-	i := s.head + s.n
-	if i >= len(s.ring) {
-		i -= len(s.ring)
-	}
-	s.ring[i] = e
-	s.n++
+	wake := s.asleep
+	s.asleep = false
 	s.mu.Unlock()
-	if !wake {
-		return dropped
-	}
-	select {
-	case s.ready <- struct{}{}:
-	default:
+	if wake {
+		s.wake()
 	}
 	return dropped
 }
 
-// pop takes the head out of the ring; s.mu is held.
-func (s *subscription) pop() {
-	s.ring[s.head] = nil
-	if s.head++; s.head == len(s.ring) {
-		s.head = 0
+// at is the index of the i-th queued event; s.mu is held.
+func (s *subscription) at(i int) int {
+	if i += s.head; i >= len(s.ring) {
+		i -= len(s.ring)
 	}
-	s.n--
-	s.generation++
+	return i
 }
 
-// peek is the head with the losses before it; ok is false when the ring is empty.
-func (s *subscription) peek() (e hostabi.Event, generation uint64, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.look()
-}
-
-// look is peek with s.mu held.
-func (s *subscription) look() (e hostabi.Event, generation uint64, ok bool) {
-	s.parked = true
-	if s.n == 0 {
-		return e, 0, false
+func (s *subscription) wake() {
+	select {
+	case s.ready <- struct{}{}:
+	default:
 	}
-	e = *s.ring[s.head]
-	e.Dropped = s.missed
-	return e, s.generation, true
 }
 
-// took removes the head that peek gave with generation, after somebody received it, and is the next peek. If
-// a full ring overwrote that head in the same instant it was received all the same, so it does not count as
-// lost.
-func (s *subscription) took(generation, told uint64) (e hostabi.Event, next uint64, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.delivered++
-	s.missed -= told
-	if s.generation == generation {
-		s.pop()
-	} else {
-		s.missed--
-		s.dropped--
-	}
-	return s.look()
-}
-
-// deliver offers the head to out until ctx or the subscription ends. A head that is overwritten while it is
-// offered is replaced by the one that is the oldest then.
-func (s *subscription) deliver(ctx context.Context, out chan<- hostabi.Event) {
-	e, generation, ok := s.peek()
-	for {
-		to := out
-		if !ok {
-			to = nil
+// Next implements hostabi.Subscription.
+func (s *subscription) Next(ctx context.Context, buf []hostabi.Event) (int, error) {
+	for i := 0; len(buf) > 0; i++ {
+		n, ended := s.take(buf, i > 0)
+		if n > 0 {
+			return n, nil
+		}
+		if ended {
+			return 0, io.EOF
+		}
+		if i == 0 {
+			runtime.Gosched() // a publisher in full swing queues more meanwhile, and has nobody to wake
+			continue
 		}
 		select {
-		case to <- e:
-			e, generation, ok = s.took(generation, e.Dropped)
 		case <-s.ready:
-			e, generation, ok = s.peek()
 		case <-ctx.Done():
-			return
-		case <-s.done:
-			return
+			return 0, ctx.Err()
 		}
 	}
+	return 0, nil
 }
 
-func (s *subscription) stop() { s.closed.Do(func() { close(s.done) }) }
+// take moves events from the ring to buf. If there are none it notes whether the reader is going to sleep.
+func (s *subscription) take(buf []hostabi.Event, sleep bool) (n int, ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n = min(s.n, len(buf))
+	if n == 0 {
+		s.asleep = sleep
+		return 0, s.ended
+	}
+	first := s.ring[s.head:min(s.head+n, len(s.ring))]
+	rest := s.ring[:n-len(first)]
+	copy(buf[copy(buf, first):], rest)
+	clear(first)
+	clear(rest)
+	s.head = s.at(n)
+	s.n -= n
+	s.counts.Delivered += uint64(n)
+	buf[0].Dropped += s.missed // of another bus, and of this one
+	s.missed = 0
+	return n, false
+}
+
+// Close implements hostabi.Subscription. What is queued stays counted as that.
+func (s *subscription) Close() error {
+	s.bus.remove(s)
+	s.end()
+	return nil
+}
+
+// end lets Next return what is queued, then io.EOF.
+func (s *subscription) end() {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.wake()
+}
 
 func (s *subscription) stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Stats{Topics: s.topics, Delivered: s.delivered, Dropped: s.dropped, Queued: uint64(s.n)}
+	c := s.counts
+	c.Queued = uint64(s.n)
+	return c
 }

@@ -115,10 +115,10 @@ func badOwners(t testing.TB, s hosttest.Setup) hosttest.Owners {
 	}
 	registry := hosttest.NewMemoryRegistry()
 	return hosttest.Owners{
-		Cache:  hosttest.NewMemoryCache(s.Dir).View,
-		Puller: func() (host.Puller, error) { return registry, nil },
-		Pusher: func() (host.Pusher, error) { return registry, nil },
-		Events: bus, Publisher: events.WithPublisher,
+		Cache:    hosttest.NewMemoryCache(s.Dir).View,
+		Puller:   func() (host.Puller, error) { return registry, nil },
+		Pusher:   func() (host.Pusher, error) { return registry, nil },
+		Events:   bus,
 		State:    func() (host.State, error) { return store, nil },
 		Registry: "registry.example/kit",
 	}
