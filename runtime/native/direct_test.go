@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -58,6 +59,9 @@ func TestAllExitCodes(t *testing.T) {
 func TestDeathBySignal(t *testing.T) {
 	t.Parallel()
 	for _, n := range []syscall.Signal{syscall.SIGHUP, syscall.SIGKILL, syscall.SIGSEGV, syscall.SIGPIPE, syscall.SIGTERM, syscall.SIGUSR1} {
+		if signal.Ignored(n) { // as below nohup, and so do the children
+			continue
+		}
 		path := script(t, fmt.Sprintf("#!/bin/sh\nkill -%d $$\n", n))
 		code, signal, err := call{name: "die", path: path}.do(t.Context())
 		if code != 128+int(n) || signal != int(n) || err != nil {
@@ -413,6 +417,9 @@ func TestS3_Deadline(t *testing.T) {
 func TestForwardedSignals(t *testing.T) {
 	t.Parallel()
 	for _, n := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2} {
+		if signal.Ignored(n) {
+			continue
+		}
 		out, signals := newSyncBuffer(), make(chan os.Signal, 1)
 		path := script(t, "#!/bin/sh\necho ready\nexec sleep 30\n")
 		done := make(chan error, 1)

@@ -90,7 +90,11 @@ func (b *Backend) Run(ctx context.Context, p *plugin.Installed, box *sandbox.Box
 	defer r.removeDir()
 	ctx, cancel := r.withDeadline(ctx)
 	defer cancel()
-	switch p.Program.Mode {
+	return r.inTime(ctx, r.mode(ctx))
+}
+
+func (r *run) mode(ctx context.Context) error {
+	switch r.p.Program.Mode {
 	case plugin.GoPlugin:
 		return r.goplugin(ctx, nil)
 	case plugin.Protocol1:

@@ -167,6 +167,17 @@ func (r *run) stopped(ctx context.Context) error {
 	return r.fail(hostabi.ReasonTimeout, "stopped after %s%s", short(after), limit)
 }
 
+// inTime is err, unless the deadline passed in a run that did not end well: a program that learns of the deadline
+// by a host call may be faster with its own exit status than ds with stopping it, and than the timer of ctx.
+func (r *run) inTime(ctx context.Context, err error) error {
+	d, limited := ctx.Deadline()
+	if _, ended := err.(*plugin.ExitError); !ended || !limited || time.Now().Before(d) { //nolint:errorlint // a wrapped one is an interrupted run
+		return err
+	}
+	<-ctx.Done()
+	return r.stopped(ctx)
+}
+
 // short prints a duration in the fewest words: 10m, 1h30m, 2.5s.
 func short(d time.Duration) string {
 	if d < time.Second {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/experimental"
@@ -123,7 +124,8 @@ func (in *instance) instantiateError(err error) error {
 }
 
 // ended is the result of the run. The reason of a stop comes first: a guest whose sleep was cut short may
-// exit 0, and a guest may exit with any number that the engine uses for itself.
+// exit 0, and a guest may exit with any number that the engine uses for itself. A guest that learns of the deadline
+// by a host call may be faster with its own exit status than the timer of the stopper.
 func (in *instance) ended(err error) error {
 	if in.panicked != nil {
 		return in.panicked
@@ -135,6 +137,9 @@ func (in *instance) ended(err error) error {
 		return in.refused
 	}
 	err = outcome(err)
+	if d, limited := in.stop.wait.Deadline(); err != nil && limited && !time.Now().Before(d) {
+		return stopped(&reason{timeout: true})
+	}
 	if err != nil && in.memory.refused {
 		in.note(fmt.Sprintf("hint: memory limit %s reached; set limits.memory", size(in.memory.limit)))
 	}
