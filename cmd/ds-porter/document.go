@@ -104,11 +104,12 @@ func sinceText(start time.Time) string {
 	return d.Round(100 * time.Millisecond).String()
 }
 
-func filesText(n int) string {
+// counted is n things in words.
+func counted(n int, thing string) string {
 	if n == 1 {
-		return "1 file"
+		return "1 " + thing
 	}
-	return fmt.Sprintf("%d files", n)
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // recordPrefix begins the state keys of what was pulled and pushed, one per digest and reference.

@@ -47,7 +47,7 @@ func pull(ctx context.Context, in *client.Invocation) error {
 		if err := doc.export(ctx, in, artifacts, several); err != nil {
 			return err
 		}
-		line = fmt.Sprintf("Wrote %s to %s", filesText(len(doc.ExportedFiles)), doc.LocalPath)
+		line = fmt.Sprintf("Wrote %s to %s", counted(len(doc.ExportedFiles), "file"), doc.LocalPath)
 	}
 	doc.stamp(ctx, in)
 	return doc.print(ctx, in, fmt.Sprintf("%s   %s, %s", line, moved, sinceText(start)))

@@ -166,6 +166,14 @@ func (a *app) configure() error {
 	return nil
 }
 
+// counted is n things in words.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // warn prints one warning line, unless -q or --log-level error.
 func (a *app) warn(msg, hint string) {
 	if a.cfg.String("logging.level") == "error" {

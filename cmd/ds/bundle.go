@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
+	"fmt"
 	"iter"
 	"os"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/term"
+	"github.com/delivery-station/ds/internal/trust"
 	"github.com/delivery-station/ds/plugin"
 	"github.com/delivery-station/ds/plugin/install"
 	"github.com/delivery-station/ds/plugin/store"
@@ -21,7 +24,9 @@ import (
 const (
 	bundleType     = "application/vnd.delivery-station.bundle.v1+json"
 	bundleLockType = "application/vnd.delivery-station.bundle.lock.v1+yaml"
+	bundleKeysType = "application/vnd.delivery-station.bundle.keys.v1+pem"
 	maxBundleLock  = 4 << 20
+	maxBundleKeys  = 1 << 20
 )
 
 // bundle is a layout tar of ds porter bundle: each plugin is listed under the repository and version that it came
@@ -91,6 +96,18 @@ func (a *app) openBundle(ctx context.Context, path string) (*bundle, error) {
 
 // lock is the lock file in the bundle.
 func (b *bundle) lock(ctx context.Context) (store.LockFile, error) {
+	text, err := b.extra(ctx, bundleLockType, maxBundleLock)
+	if err != nil {
+		return nil, err
+	}
+	if text == nil {
+		return nil, hostabi.Errorf(hostabi.ReasonConfigFile, "%s holds no lock file", b.path).WithFix("ds porter bundle create --lock ds.lock -o FILE.tar REF...")
+	}
+	return store.ParseLock(b.path, text)
+}
+
+// extra is what a bundle holds of a type beside plugins, nil if nothing.
+func (b *bundle) extra(ctx context.Context, mediaType string, limit int64) ([]byte, error) {
 	listed, err := b.repo.Listed(ctx)
 	if err != nil {
 		return nil, err
@@ -105,17 +122,29 @@ func (b *bundle) lock(ctx context.Context) (store.LockFile, error) {
 			continue
 		}
 		for _, l := range doc.Layers {
-			if l.MediaType != bundleLockType || l.Size < 0 || l.Size > maxBundleLock {
-				continue
+			if l.MediaType == mediaType && l.Size >= 0 && l.Size <= limit {
+				return b.repo.Small(ctx, hostabi.Descriptor{MediaType: l.MediaType, Digest: hostabi.Digest(l.Digest), Size: l.Size})
 			}
-			text, err := b.repo.Small(ctx, hostabi.Descriptor{MediaType: l.MediaType, Digest: hostabi.Digest(l.Digest), Size: l.Size})
-			if err != nil {
-				return nil, err
-			}
-			return store.ParseLock(b.path, text)
 		}
 	}
-	return nil, hostabi.Errorf(hostabi.ReasonConfigFile, "%s holds no lock file", b.path).WithFix("ds porter bundle create --lock ds.lock -o FILE.tar REF...")
+	return nil, nil
+}
+
+// noteKeys names the keys that a bundle holds. Nothing else is done with them: whoever made the bundle chose them.
+func (b *bundle) noteKeys(ctx context.Context, a *app) {
+	text, err := b.extra(ctx, bundleKeysType, maxBundleKeys)
+	if err != nil {
+		return // what is being said is why the install ended
+	}
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			return
+		}
+		if k, err := trust.NewKey(block.Bytes); err == nil {
+			fmt.Fprintf(a.stderr(), "note: %s holds the key %s; that proves nothing, compare it with what the publisher says\n", filepath.Base(b.path), k.ID())
+		}
+	}
 }
 
 // Source implements install.Sources: the repositories of the bundle, and no other.
@@ -208,5 +237,15 @@ func (a *app) installBundle(ctx context.Context, b *bundle, name string, f insta
 	case len(refs) > 1 && f.allowUnsigned:
 		return hostabi.Errorf(hostabi.ReasonUsage, "--allow-unsigned takes exactly one plugin: %s:NAME", b.path)
 	}
-	return a.each(refs, func(ref string) error { return a.installFrom(ctx, b, ref, f) })
+	untrusted := false
+	defer func() {
+		if untrusted {
+			b.noteKeys(ctx, a)
+		}
+	}()
+	return a.each(refs, func(ref string) error {
+		err := a.installFrom(ctx, b, ref, f)
+		untrusted = untrusted || hostabi.ReasonOf(err) == hostabi.ReasonSignerUntrusted
+		return err
+	})
 }

@@ -57,7 +57,7 @@ func (a *app) pluginLock() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.std.out, "Wrote %s (%d plugins)\n", path, len(now))
+			_, err = fmt.Fprintf(a.std.out, "Wrote %s (%s)\n", path, counted(len(now), "plugin"))
 			return err
 		},
 	}
@@ -120,7 +120,7 @@ func (a *app) checkLock(path string, now store.LockFile) error {
 	if count == 0 {
 		return nil
 	}
-	return hostabi.Errorf(hostabi.ReasonLockDrift, "%s and what is installed differ in %d places", path, count).WithFix("ds plugin lock\nds plugin sync")
+	return hostabi.Errorf(hostabi.ReasonLockDrift, "%s and what is installed differ in %s", path, counted(count, "place")).WithFix("ds plugin lock\nds plugin sync")
 }
 
 // syncFlags are the flags of ds plugin sync.

@@ -119,7 +119,7 @@ func (a *app) locate(ctx context.Context, what string) (l located, err error) {
 			}
 		}
 		if len(b.plugins) > 0 {
-			return l, hostabi.Errorf(hostabi.ReasonRefNotFound, "%s holds %d plugins, none of them is %q", what, len(b.plugins), name)
+			return l, hostabi.Errorf(hostabi.ReasonRefNotFound, "%s holds %s, none of them is %q", what, counted(len(b.plugins), "plugin"), name)
 		}
 	} else if a.isDir(what) {
 		ref = "oci-layout:" + a.absolute(what)
@@ -151,7 +151,7 @@ func (a *app) verifyInstalled(ctx context.Context, name plugin.Name, v *verified
 	}
 	if changed := s.Changed(r); len(changed) > 0 {
 		v.Files, v.Changed = "CHANGED", changed
-		return hostabi.Errorf(hostabi.ReasonPluginModified, "%s %s: %d files were changed since install", name, r.PluginVersion, len(changed)).
+		return hostabi.Errorf(hostabi.ReasonPluginModified, "%s %s: %s changed since install", name, r.PluginVersion, counted(len(changed), "file")).
 			WithFix("ds plugin install %s --force", r.Source.Requested)
 	}
 	if v.Lock, err = a.lockState(r); err != nil {

@@ -34,6 +34,7 @@ var (
 	_ func(*client.Client, ctx, string, ...client.RefOption) ([]client.Artifact, error)  = (*client.Client).Fetch
 	_ func(*client.Client, ctx, string, ...client.RefOption) (desc, error)               = (*client.Client).Resolve
 	_ func(*client.Client, ctx, string, client.Spec, ...client.PushOption) (desc, error) = (*client.Client).PushArtifact
+	_ func(*client.Client, ctx, string, dig, ...client.PushOption) (desc, error)         = (*client.Client).PushCached
 	_ func(*client.Client, ctx, string, string, ...client.RefOption) (desc, error)       = (*client.Client).Copy
 	_ func(*client.Client, ctx, string, string) error                                    = (*client.Client).Tag
 	_ func(*client.Client, ctx, string, string) iter.Seq2[desc, error]                   = (*client.Client).Referrers

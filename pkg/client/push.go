@@ -59,15 +59,21 @@ func (c *Client) Push(ctx context.Context, ref string, r io.Reader, mediaType st
 
 // PushArtifact stores an artifact in the cache and lets the host push it, tags last.
 func (c *Client) PushArtifact(ctx context.Context, ref string, a Spec, opts ...PushOption) (Descriptor, error) {
-	var o pushOptions
-	for _, opt := range opts {
-		opt(&o)
-	}
 	root, err := c.build(ctx, &a)
 	if err != nil {
 		return Descriptor{}, err
 	}
-	return c.push(ctx, ref, root.Digest, o.tags)
+	return c.PushCached(ctx, ref, root.Digest, opts...)
+}
+
+// PushCached pushes what is in the cache under its own digest: a manifest with everything below it. A ref with that
+// digest and no tag gives it no tag.
+func (c *Client) PushCached(ctx context.Context, ref string, root Digest, opts ...PushOption) (Descriptor, error) {
+	var o pushOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return c.push(ctx, ref, root, o.tags)
 }
 
 // push lets the host push a graph of the cache.
