@@ -39,9 +39,10 @@ type Options struct {
 	FS        atomicfile.FS // nil = the real one
 	Clock     func() time.Time
 	BootID    string // empty = of the system
+	Remote    Remote // the tier between this cache and the origins
 	Log       *slog.Logger
-	Observe   func(Metric)        // called synchronously, possibly from several goroutines
-	Publish   func(hostabi.Event) // cache.evicted and cache.corrupt; called like Observe
+	Observe   func(Metric)                            // called synchronously, possibly from several goroutines
+	Publish   func(topic string, data map[string]any) // cache.evicted and cache.corrupt; called like Observe
 }
 
 // Metric is one increment: ds.cache.requests{result=hit} by N.
@@ -60,6 +61,7 @@ type Store struct {
 	durable bool
 	network bool // on a network file system
 	log     *slog.Logger
+	remote  *remote // nil = none
 
 	mu     sync.Mutex
 	run    *run                // nil until the first write or lease
@@ -110,6 +112,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.o.Verify = VerifyAlways
 	}
 	s.durable = o.Durable || s.network || s.boot == ""
+	s.remote = newRemote(s, o.Remote)
 	return s, nil
 }
 
@@ -141,9 +144,10 @@ func (s *Store) checkRoot() error {
 	return nil
 }
 
-// Close ends the leases of this process. If it wrote and the cache is due, it first runs gc for at most a
-// second. Views and writers must not be used afterwards. It is idempotent.
+// Close ends the leases of this process. First it gives the remote tier five seconds to take what it was to
+// get, and runs gc for at most a second if this process wrote and the cache is due. Views and writers must not be used afterwards. It is idempotent.
 func (s *Store) Close() error {
+	s.remote.close()
 	s.mu.Lock()
 	closed := s.closed
 	s.closed = true

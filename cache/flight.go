@@ -21,8 +21,30 @@ const (
 )
 
 // shared stages in .ds/flight under the lock of the digest: one ingester at a time, over all processes, and
-// the next one resumes what a dead one left.
+// the next one resumes what a dead one left. The remote tier comes before the caller, who then has to give
+// what it did not.
 func (s *Store) shared(ctx context.Context, v *View, want hostabi.Descriptor) (hostabi.BlobWriter, error) {
+	w, err := s.staged(ctx, v, want)
+	if err != nil {
+		return nil, err
+	}
+	if !s.remote.serves(v, want) || w.size == want.Size {
+		return w, nil
+	}
+	switch err := s.remote.fill(ctx, w); {
+	case err == nil:
+		return nil, exists(want.Digest)
+	case errors.Is(err, errElsewhere):
+		return w, nil
+	case hostabi.ReasonOf(err) == hostabi.ReasonDigestMismatch:
+		return s.shared(ctx, v, want) // from the first byte, and without the tier
+	default:
+		return nil, err
+	}
+}
+
+// staged locks the digest and opens what is staged of it.
+func (s *Store) staged(ctx context.Context, v *View, want hostabi.Descriptor) (*writer, error) {
 	if err := s.absent(ctx, v, want.Digest); err != nil {
 		return nil, err
 	}

@@ -471,8 +471,8 @@ func (s *Store) Usage(ctx context.Context) (hostabi.CacheUsage, error) {
 	return u, nil
 }
 
-// deleter removes trash in the background: a rename is quick, removing files is not. It is the only goroutine
-// of this package that is not waited for within one statement; wait joins it.
+// deleter removes trash in the background: a rename is quick, removing files is not. Beside the write-back it is
+// the only goroutine of this package that is not waited for within one statement; wait joins it.
 type deleter struct {
 	fs    atomicfile.FS
 	wg    sync.WaitGroup

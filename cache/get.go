@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -398,11 +397,7 @@ func (s *Store) quarantine(d hostabi.Digest, bad fs.FileInfo, file, what string)
 }
 
 func (s *Store) publish(topic string, data map[string]any) {
-	if s.o.Publish == nil {
-		return
-	}
-	b, err := json.Marshal(data)
-	if err == nil {
-		s.o.Publish(hostabi.Event{Topic: topic, Data: b})
+	if s.o.Publish != nil {
+		s.o.Publish(topic, data)
 	}
 }

@@ -3,6 +3,7 @@ package cache_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -120,10 +121,14 @@ func newStore(t *testing.T, o cache.Options) *harness {
 		defer h.mu.Unlock()
 		h.metrics[m.Name+"{"+m.Label+"="+m.Value+"}"] += m.N
 	}
-	o.Publish = func(e hostabi.Event) {
+	o.Publish = func(topic string, data map[string]any) {
+		text, err := json.Marshal(data)
+		if err != nil {
+			t.Error(err)
+		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.events = append(h.events, e)
+		h.events = append(h.events, hostabi.Event{Topic: topic, Data: text})
 	}
 	o.Clock = func() time.Time {
 		h.mu.Lock()

@@ -51,6 +51,7 @@ type writer struct {
 	quota  int64          // bytes that may still be written, -1 = no limit
 	flown  hostabi.Digest // shared staging: the digest that is locked
 	unlock func() error
+	tier   bool  // all of it is there already
 	err    error // sticky
 	done   bool
 }
@@ -205,6 +206,9 @@ func (w *writer) commit(ctx context.Context) (hostabi.BlobInfo, error) {
 	h := head{expires: w.expires(now)}
 	w.s.logged(putRecord(got, w.size, disk, now.UnixNano(), unixSeconds(h.expires)))
 	w.s.count("hashed_bytes", "why", "put", w.size)
+	if w.flown != "" && !w.tier {
+		w.s.remote.offer(w.view, hostabi.Descriptor{Digest: got, Size: w.size})
+	}
 	info := meta.info(h)
 	info.Used = now
 	return info, nil

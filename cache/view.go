@@ -18,6 +18,7 @@ type View struct {
 	owner  hostabi.PluginName // empty = the host
 	source string
 	quota  int64 // bytes the owner may keep, 0 = no limit
+	local  bool
 
 	mu      sync.Mutex
 	number  uint16 // in the log, 0 = no lease yet
@@ -38,6 +39,10 @@ func (s *Store) View(owner hostabi.PluginName, source string) *View {
 // Limit bounds what the owner may have in the cache together, in bytes; 0 = no limit. It must be called
 // before the first Create.
 func (v *View) Limit(bytes int64) { v.quota = bytes }
+
+// Local says that the source is on this machine: what comes from it has nothing to do with the remote tier. It
+// must be called before the first Create.
+func (v *View) Local() { v.local = true }
 
 // Close ends the leases of the view. It is idempotent.
 func (v *View) Close() error {
@@ -144,6 +149,14 @@ func (v *View) isPlugin() bool { return v != nil && v.owner != "" && v.source ==
 
 func (v *View) repository() string {
 	if v == nil {
+		return ""
+	}
+	return v.source
+}
+
+// foreign is the source if it is not on this machine.
+func (v *View) foreign() string {
+	if v == nil || v.local {
 		return ""
 	}
 	return v.source

@@ -21,6 +21,12 @@ type opener interface {
 	Open(ctx context.Context, d hostabi.Digest) (*os.File, error)
 }
 
+// bringer is the extra ability of a sink to get a blob from a place that is nearer than the source; NOT_CACHED =
+// it could not.
+type bringer interface {
+	Bring(ctx context.Context, d hostabi.Descriptor) error
+}
+
 // Pull brings what ref points to into a sink: the blobs first, then each manifest after what it lists, so
 // that a manifest that is there is whole. What the sink holds is not fetched, cut bodies are continued, and
 // a kept prefix of an earlier run is used. It returns the root, an index where there is one. A nil p is
@@ -98,9 +104,14 @@ func (p *puller) held(ctx context.Context, d hostabi.Digest) ([]byte, error) {
 	return b, nil
 }
 
-// manifest is a fetchFunc: the sink first.
+// manifest is a fetchFunc: the sink first. What it brings from elsewhere is there before the blobs that it
+// lists; the pull looks at each of them all the same.
 func (p *puller) manifest(ctx context.Context, d hostabi.Descriptor) ([]byte, error) {
-	if b, err := p.held(ctx, d.Digest); err == nil {
+	b, err := p.held(ctx, d.Digest)
+	if s, ok := p.sink.(bringer); err != nil && ok && s.Bring(ctx, d) == nil {
+		b, err = p.held(ctx, d.Digest)
+	}
+	if err == nil {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.cached[d.Digest] = true

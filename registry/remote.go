@@ -223,7 +223,7 @@ func (r *remoteRepo) put(ctx context.Context, d hostabi.Descriptor, src io.ReadS
 		}
 		// A POST was repeated by the transport; a 401 or 404 here is a token or session that ended under way.
 		lost, _ := status(err)
-		again := begun && (uploadTransient(ctx, err) || (n == 0 && (lost == 401 || lost == 404)))
+		again := begun && !isOnce(ctx) && (uploadTransient(ctx, err) || (n == 0 && (lost == 401 || lost == 404)))
 		if !again || n >= r.c.o.Retry.Attempts {
 			return err
 		}
@@ -306,7 +306,7 @@ func (r *remoteRepo) tag(ctx context.Context, d hostabi.Descriptor, body []byte,
 func (r *remoteRepo) repeat(ctx context.Context, f func() error) error {
 	for n := 0; ; n++ {
 		err := f()
-		if err == nil || n >= r.c.o.Retry.Attempts || !uploadTransient(ctx, err) {
+		if err == nil || isOnce(ctx) || n >= r.c.o.Retry.Attempts || !uploadTransient(ctx, err) {
 			return err
 		}
 		if err := r.again(ctx, "tag", n, err); err != nil {

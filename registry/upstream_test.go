@@ -12,6 +12,9 @@ import (
 	"github.com/delivery-station/ds/registry"
 )
 
+// app is a repository that blobs of a tier are from.
+const app = "ghcr.io/acme/app"
+
 func TestUpstream(t *testing.T) {
 	t.Parallel()
 	for name, o := range map[string]dstest.RegistryOptions{
@@ -32,7 +35,7 @@ func TestUpstream(t *testing.T) {
 			}
 			srv.Inject(dstest.Fault{Status: 503})
 			srv.Forget()
-			_, _, err = u.Fetch(t.Context(), hostabi.Descriptor{Digest: hostabi.DigestOf(nil), Size: 5}, 0)
+			_, _, err = u.Fetch(t.Context(), app, hostabi.Descriptor{Digest: hostabi.DigestOf(nil), Size: 5}, 0)
 			wantReason(t, err, hostabi.ReasonRegistryUnavailable)
 			if len(srv.Requests()) != 1 || len(clock.slept) > 0 {
 				t.Errorf("%d requests, pauses %v", len(srv.Requests()), clock.slept)
@@ -61,7 +64,7 @@ func testUpstream(t *testing.T, p place, ranges bool) {
 	}
 	content := noise(7, 100_000)
 	d := hostabi.Descriptor{MediaType: "x/y", Digest: hostabi.DigestOf(content), Size: int64(len(content))}
-	_, _, err = u.Fetch(t.Context(), d, 0)
+	_, _, err = u.Fetch(t.Context(), app, d, 0)
 	wantReason(t, err, hostabi.ReasonRefNotFound)
 	noCanary(t, err)
 	file := filepath.Join(t.TempDir(), "blob")
@@ -74,15 +77,27 @@ func testUpstream(t *testing.T, p place, ranges bool) {
 		return os.Open(file)
 	}
 	for range 2 {
-		if err := u.Push(t.Context(), d, open); err != nil {
+		if err := u.Push(t.Context(), app, d, open); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if opened != 1 {
 		t.Errorf("the blob was opened %d times, the second push had nothing to do", opened)
 	}
+	// What is from one repository is not there for another, until somebody fetched it from there too.
+	const other = "ghcr.io/acme/other"
+	_, _, err = u.Fetch(t.Context(), other, d, 0)
+	wantReason(t, err, hostabi.ReasonRefNotFound)
+	if err := u.Push(t.Context(), other, d, open); err != nil || opened != 1 {
+		t.Errorf("the second source: %v, the blob was opened %d times", err, opened)
+	}
+	body, _, err := u.Fetch(t.Context(), other, d, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = body.Close()
 	for _, offset := range []int64{0, 1, 60_000, int64(len(content)) - 1} {
-		body, at, err := u.Fetch(t.Context(), d, offset)
+		body, at, err := u.Fetch(t.Context(), app, d, offset)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +111,7 @@ func testUpstream(t *testing.T, p place, ranges bool) {
 	}
 	lie := d
 	lie.Size++
-	_, _, err = u.Fetch(t.Context(), lie, 0)
+	_, _, err = u.Fetch(t.Context(), app, lie, 0)
 	wantReason(t, err, hostabi.ReasonDigestMismatch)
-	wantReason(t, u.Push(t.Context(), hostabi.Descriptor{Digest: hostabi.DigestOf(noise(8, 3)), Size: 3}, func() (*os.File, error) { return os.Open(file + ".not") }), hostabi.ReasonRefNotFound)
+	wantReason(t, u.Push(t.Context(), app, hostabi.Descriptor{Digest: hostabi.DigestOf(noise(8, 3)), Size: 3}, func() (*os.File, error) { return os.Open(file + ".not") }), hostabi.ReasonRefNotFound)
 }

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -66,6 +67,22 @@ func parseRepo(s string) (repo, error) {
 	}
 	r.path = parseSegs(parts)
 	return r, nil
+}
+
+// Repositories compiles patterns of repositories, as registry.pull has them, into one match of canonical names.
+func Repositories(patterns []string) (func(repository string) bool, error) {
+	all := make([]repo, 0, len(patterns))
+	for _, p := range patterns {
+		r, err := parseRepo(p)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", clip(p), err)
+		}
+		all = append(all, r)
+	}
+	return func(name string) bool {
+		r, ok := repository(name)
+		return ok && slices.ContainsFunc(all, func(a repo) bool { return a.covers(r) })
+	}, nil
 }
 
 func parseLayout(path string) (repo, error) {

@@ -46,11 +46,12 @@ type app struct {
 	signals   chan os.Signal // to the backend while forward is set
 	catching  chan struct{}  // closed when signals are caught; nothing is done before that could be left half done
 	forward   atomic.Bool
-	signalled atomic.Int32 // last signal that asked ds to end
+	signalled atomic.Int32  // last signal that asked ds to end
+	ending    chan struct{} // closed by the first of them
 }
 
 func newApp(std stdio, env []string) *app {
-	return &app{std: std, environ: env, g: newGlobals(), completeTime: 300 * time.Millisecond, signals: make(chan os.Signal, 8), catching: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
+	return &app{std: std, environ: env, g: newGlobals(), completeTime: 300 * time.Millisecond, signals: make(chan os.Signal, 8), ending: make(chan struct{}), catching: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
 }
 
 // env looks a variable up.

@@ -59,16 +59,17 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// TestDistributionScripts runs the life of a plugin, from push to an offline install, over a registry of another make,
-// with a token server and without the referrers API.
+// TestDistributionScripts runs the life of a plugin, from push to an offline install, and a team cache over registries
+// of another make, with a token server and without the referrers API.
 func TestDistributionScripts(t *testing.T) {
 	program := os.Getenv("DS_TESTREG")
 	if program == "" {
 		t.Skip("DS_TESTREG names no registry program: make registrytest builds it")
 	}
 	homes, v := t.TempDir(), variant{"once", "", guests(t).Both}
+	script := func(name string) string { return filepath.Join("..", "..", "testdata", "script", name+".txtar") }
 	testscript.Run(t, testscript.Params{
-		Files: []string{filepath.Join("..", "..", "testdata", "script", "airgap.txtar")}, Cmds: dstest.ScriptCommands(),
+		Files: []string{script("airgap"), script("team_tier")}, Cmds: dstest.ScriptCommands(),
 		Setup: func(e *testscript.Env) error {
 			err := v.setup(t, e, homes)
 			e.Setenv("TESTREG", program)

@@ -28,8 +28,8 @@ func (a *app) notify(ctx context.Context) (context.Context, func()) {
 	go func() {
 		defer close(done)
 		for s := range caught {
-			if n, ok := s.(syscall.Signal); ok && ends(s) {
-				a.signalled.Store(int32(n))
+			if n, ok := s.(syscall.Signal); ok && ends(s) && a.signalled.Swap(int32(n)) == 0 {
+				close(a.ending)
 			}
 			if a.forward.Load() {
 				select {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -123,9 +124,14 @@ func (a *app) close() {
 
 func (p *parts) newCache() (*cache.Store, error) {
 	c := p.a.cfg
+	remote, err := p.newRemote()
+	if err != nil {
+		return nil, err
+	}
 	s, err := cache.Open(context.Background(), cache.Options{
 		Dir: c.String("cache.dir"), MaxSize: c.Int("cache.max_size"), TTL: c.Duration("cache.ttl"), Threshold: c.Float("cache.clean_threshold"),
 		AutoClean: c.Bool("cache.auto_clean"), Durable: c.String("cache.durability") == "fsync", Verify: cache.Verify(c.String("cache.verify")), Log: p.a.log,
+		Remote: remote, Publish: p.hostEvents(),
 	})
 	if err != nil {
 		return nil, err
@@ -320,6 +326,24 @@ func (p *parts) newBus() *events.Bus {
 	return b
 }
 
+// hostEvents publishes what a part of this process tells about itself, if somebody listens. The bus is made here,
+// so that it ends after the part.
+func (p *parts) hostEvents() func(topic string, data map[string]any) {
+	bus := p.bus()
+	return func(topic string, data map[string]any) {
+		if !bus.Wanted(topic) {
+			return
+		}
+		b, err := json.Marshal(data)
+		if err == nil {
+			_, _, err = bus.Publish(context.Background(), hostabi.Event{Topic: topic, Source: "/ds", Data: b})
+		}
+		if err != nil {
+			p.a.log.Debug("host event lost", "topic", topic, "err", err)
+		}
+	}
+}
+
 func (p *parts) newState() *state.Store {
 	return state.Open(state.Options{Dir: p.a.cfg.String("state.dir"), DefaultTTL: p.a.cfg.Duration("state.default_ttl"), Log: p.a.log})
 }
@@ -381,11 +405,7 @@ func (p *parts) newRegistrar() *host.Registrar {
 	r := host.New(host.Options{
 		Version: version,
 		Cache: func(owner hostabi.PluginName, source string) (host.Cache, error) {
-			c, err := p.cache()
-			if err != nil {
-				return nil, err
-			}
-			return c.View(owner, source), nil
+			return p.view(owner, source, false)
 		},
 		Puller: func() (host.Puller, error) { return p.registry() },
 		Events: p.bus(), Log: a.log,
@@ -508,11 +528,7 @@ func (p *parts) installerFrom(b *bundle, consent install.Consent) *install.Insta
 	return install.New(install.Options{
 		Store: p.store(), Sources: from, Verifier: verifier{p.a}, Consent: consent, Methods: p.methods, Prefer: p.prefer(), Progress: p.a.term.Report,
 		Cache: func(source string) (install.Cache, error) {
-			c, err := p.cache()
-			if err != nil {
-				return nil, err
-			}
-			return c.View("", source), nil
+			return p.view("", source, b != nil)
 		},
 		Checkers: map[plugin.Kind]install.Checker{
 			plugin.WASM:   lazyChecker(func() install.Checker { return p.wasm() }),

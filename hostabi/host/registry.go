@@ -261,6 +261,14 @@ func (p *pulled) Open(ctx context.Context, d hostabi.Digest) (*os.File, error) {
 	return p.source.Open(ctx, d)
 }
 
+// Bring implements Bringer.
+func (p *pulled) Bring(ctx context.Context, d hostabi.Descriptor) error {
+	if b, ok := p.source.(Bringer); ok {
+		return b.Bring(ctx, d)
+	}
+	return notCached(d.Digest)
+}
+
 // Create implements hostabi.Sink.
 func (p *pulled) Create(ctx context.Context, want hostabi.Descriptor) (hostabi.BlobWriter, error) {
 	w, err := p.source.Create(ctx, want)

@@ -52,6 +52,12 @@ type Owner interface {
 	Owned(ctx context.Context, owner hostabi.PluginName, d hostabi.Digest, size int64) bool
 }
 
+// Bringer gets a blob from a tier that is nearer than its source; found by type assertion on a Cache. NOT_CACHED =
+// it could not.
+type Bringer interface {
+	Bring(ctx context.Context, d hostabi.Descriptor) error
+}
+
 // Puller is registry.Client. References are canonical once: what the gate matches is what Pull uses.
 type Puller interface {
 	Canonical(ref string) (repository string, err error)

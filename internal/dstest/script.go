@@ -2,11 +2,13 @@ package dstest
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
-	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,7 +20,7 @@ import (
 //	registry [-auth USER:PASSWORD] [-token] [-noreferrers] VAR   start a registry, VAR is its host
 //	requests VAR METHOD PART N      the registry saw N requests with METHOD whose path contains PART
 //	forget VAR                      forget the requests seen so far
-//	fault VAR METHOD PART WHAT N    the next N matching requests (0 = all) go wrong: a status, flip, cut or reset
+//	fault VAR METHOD PART WHAT N    the next N matching requests (0 = all) go wrong: a status, flip, cut, stall or reset
 //	heal VAR                        no more faults
 //	exits CODE PROGRAM ARGS...      run PROGRAM, which must exit with CODE
 //	paste                           run the command of the first hint on stderr, as a user would paste it
@@ -101,8 +103,15 @@ func startScriptStranger(ts *testscript.TestScript, program string) (*RegistrySe
 	}
 	file := ts.MkAbs("auth.json")
 	ts.Setenv("REGISTRY_AUTH_FILE", file)
-	login := base64.StdEncoding.EncodeToString([]byte("script:script"))
-	return r, os.WriteFile(file, fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, r.Host, login), 0o600)
+	auths := map[string]map[string]string{}
+	for _, s := range append(slices.Collect(maps.Values(registries(ts))), r) {
+		auths[s.Host] = map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte("script:script"))}
+	}
+	b, err := json.Marshal(map[string]any{"auths": auths})
+	if err != nil {
+		return nil, err
+	}
+	return r, os.WriteFile(file, b, 0o600)
 }
 
 func scriptRegistry(ts *testscript.TestScript, args []string, want int) *RegistryServer {
@@ -135,6 +144,8 @@ func injectFault(ts *testscript.TestScript, _ bool, args []string) {
 		f.Flip = true
 	case "cut":
 		f.CutAt = 10
+	case "stall":
+		f.StallAt = 10
 	case "reset":
 		f.CutAt = -1
 	default:
