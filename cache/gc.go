@@ -26,6 +26,7 @@ type gcOptions struct {
 	wait  bool  // for another gc
 	last  bool  // this process ends: its own log may go
 	need  int64 // bytes to free even below MaxSize: the disk is full
+	dry   bool  // only say what would go
 	evict *hostabi.EvictOptions
 	told  func(hostabi.BlobInfo)
 }
@@ -104,15 +105,14 @@ func (c *collector) run() error {
 	s := c.s
 	c.count = make(map[string]int64)
 	c.x, c.l, c.changes = s.load(false)
-	dry := c.o.evict != nil && c.o.evict.DryRun
-	if !dry {
+	if !c.o.dry {
 		c.trash = newDeleter(s.fs)
 		c.deadRuns()
 		c.sweep()
 	}
 	c.pins = s.allPins()
 	c.evictAll()
-	if dry {
+	if c.o.dry {
 		return c.stopped()
 	}
 	err := c.finish()
@@ -358,11 +358,10 @@ func (c *collector) evict(e *entryInfo, reason string) {
 	} else {
 		c.x.unsure = true // taken away by a process that was killed before it could say so
 	}
-	dry := c.o.evict != nil && c.o.evict.DryRun
-	if !dry && !c.s.takeAway(d, info.Size, c.l, c.trash) {
+	if !c.o.dry && !c.s.takeAway(d, info.Size, c.l, c.trash) {
 		return
 	}
-	if !dry {
+	if !c.o.dry {
 		c.changes++
 		c.count[reason]++
 		c.bytes += e.disk
@@ -436,15 +435,19 @@ func (s *Store) freeSpace(need int64) error {
 }
 
 // Evict runs gc without a time limit and yields what was evicted. The zero options evict all that nobody
-// pins or uses; MaxBytes leaves so many disk bytes, OlderThan spares what was used since. Eviction is over
-// when the first result is yielded.
+// pins or uses; MaxBytes leaves so many disk bytes, OlderThan spares what was used since; Policy is what Close would
+// do. Eviction is over when the first result is yielded.
 func (s *Store) Evict(ctx context.Context, o hostabi.EvictOptions) hostabi.Seq2[hostabi.BlobInfo] {
 	return func(yield func(hostabi.BlobInfo, error) bool) {
 		if _, err := s.fs.Lstat(s.artifacts()); errors.Is(err, fs.ErrNotExist) {
 			return // nothing there, and nothing to create for that
 		}
 		var evicted []hostabi.BlobInfo
-		err := s.gc(ctx, gcOptions{wait: true, evict: &o, told: func(b hostabi.BlobInfo) { evicted = append(evicted, b) }})
+		c := gcOptions{wait: true, dry: o.DryRun, told: func(b hostabi.BlobInfo) { evicted = append(evicted, b) }}
+		if !o.Policy {
+			c.evict = &o
+		}
+		err := s.gc(ctx, c)
 		for _, b := range evicted {
 			if !yield(b, nil) {
 				return

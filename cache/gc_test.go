@@ -241,6 +241,24 @@ func TestCloseEvictsIdle(t *testing.T) {
 	}
 }
 
+// TestEvictByPolicy: asked for, gc does what Close would do, and a dry run says so before.
+func TestEvictByPolicy(t *testing.T) {
+	h := newStore(t, cache.Options{MaxSize: 3 * 8192, Threshold: 0.7, TTL: 330 * time.Minute})
+	ds := h.fill(6)
+	if u, err := h.s.Usage(t.Context()); err != nil || u.DiskBytes != 6*8192 {
+		t.Skipf("the file system does not count in 4 KiB: %d bytes, %v", u.DiskBytes, err)
+	}
+	want := sorted(ds[:4]...) // one idle for too long, three to get below 70 % of the limit
+	for _, o := range []hostabi.EvictOptions{{Policy: true, DryRun: true}, {Policy: true, ExpiredOnly: true, MaxBytes: 1}} {
+		if got := keys(h.evict(o)); !slices.Equal(got, want) {
+			t.Errorf("%+v evicts %d of 6, want %d", o, len(got), len(want))
+		}
+	}
+	if got := h.listed(""); !slices.Equal(got, sorted(ds[4:]...)) {
+		t.Errorf("%d of 6 are left, want 2", len(got))
+	}
+}
+
 func TestCloseWithoutAutoCleanKeepsAll(t *testing.T) {
 	h := newStore(t, cache.Options{MaxSize: 1, TTL: time.Minute})
 	h.fill(4)

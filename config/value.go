@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/delivery-station/ds/hostabi"
 )
 
 // parse makes the typed value of a key from what a layer says: a Go value of a file or the text of a flag or
@@ -211,32 +213,11 @@ func ParseDuration(raw any) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	bad := fmt.Errorf("is %q, want a duration like 90s, 12h or 7d", s)
-	var total time.Duration
-	rest := s
-	for _, unit := range []struct {
-		name string
-		d    time.Duration
-	}{{"w", 7 * 24 * time.Hour}, {"d", 24 * time.Hour}} {
-		n, after, ok := strings.Cut(rest, unit.name)
-		if !ok {
-			continue
-		}
-		count, err := strconv.ParseInt(n, 10, 32)
-		if err != nil || count < 0 || count > int64(math.MaxInt64/unit.d) {
-			return 0, bad
-		}
-		total += time.Duration(count) * unit.d
-		rest = after
+	d, err := hostabi.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("is %q, want a duration like 90s, 12h or 7d", s)
 	}
-	if rest == "" && s != "" {
-		return total, nil
-	}
-	d, err := time.ParseDuration(rest)
-	if err != nil || d < 0 || total+d < 0 {
-		return 0, bad
-	}
-	return total + d, nil
+	return d, nil
 }
 
 // text is a scalar as a string.

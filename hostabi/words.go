@@ -102,7 +102,7 @@ type BlobInfo struct {
 	Annotations            map[string]string
 }
 
-// CacheUsage is the size of the cache in bytes and entries.
+// CacheUsage is the size of the cache in bytes and entries. MaxBytes limits DiskBytes; 0 = no limit.
 type CacheUsage struct {
 	Bytes, DiskBytes, Entries, MaxBytes, PinnedBytes int64
 }
@@ -113,6 +113,7 @@ type EvictOptions struct {
 	MaxBytes    int64         // down to this size
 	ExpiredOnly bool
 	DryRun      bool
+	Policy      bool // instead of the fields above: what the host would evict by its configuration
 }
 
 // Verdict is the result of hashing one cached blob.
@@ -178,7 +179,7 @@ type Prompt struct {
 
 // Rows is one batch of structured output; the host renders it at End.
 type Rows struct {
-	Columns []string // "key" or "key=HEADER" or "key=HEADER,wide" (shown by --format wide only), in order
+	Columns []string // "key" or "key=HEADER", with ",wide" (shown by --format wide only) and ",size" (bytes), in order
 	JSON    []string // one JSON object a row
 	End     bool
 	Single  bool   // the one row is an object of its own, not a list of one

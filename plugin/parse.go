@@ -235,7 +235,7 @@ func (d *decoder) limits(n *yamlfile.Node, l *Limits) {
 			if !ok {
 				return
 			}
-			v, err := yamlfile.ParseDuration(s)
+			v, err := hostabi.ParseDuration(s)
 			if err != nil || v == 0 {
 				d.errorf(n, "time: %q is not a duration above 0 such as 10m", clip(s, 40))
 				return

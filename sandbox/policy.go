@@ -99,7 +99,7 @@ func ParsePolicy(name string, data []byte) (*Policy, error) {
 			r.Object(n, "limits", map[string]func(*yamlfile.Node){
 				"memory": func(n *yamlfile.Node) { p.Memory = r.size(n, "memory") },
 				"time": func(n *yamlfile.Node) {
-					d, err := yamlfile.ParseDuration(r.Str(n, "time"))
+					d, err := hostabi.ParseDuration(r.Str(n, "time"))
 					if err != nil {
 						r.Errorf(n, "time: %s", err)
 					}

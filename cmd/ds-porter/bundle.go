@@ -96,7 +96,7 @@ func createBundle(ctx context.Context, in *client.Invocation) error {
 		Artifacts int    `json:"artifacts" ds:"ARTIFACTS"`
 		Size      int64  `json:"size" ds:"SIZE"`
 	}{typed(host, name), len(in.Args), size}
-	return printResult(ctx, in, written, fmt.Sprintf("Wrote %s   %s, %s", written.Path, bytesText(size), sinceText(start)))
+	return printResult(ctx, in, written, fmt.Sprintf("Wrote %s   %s, %s", written.Path, hostabi.SizeText(size), sinceText(start)))
 }
 
 // add brings an artifact and what refers to it into the cache and lists them.

@@ -61,7 +61,7 @@ func loadBundle(ctx context.Context, in *client.Invocation) error {
 		}
 		docs, size = append(docs, doc), size+doc.Size
 	}
-	return printResult(ctx, in, docs, fmt.Sprintf("Pushed %s of %s   %s, %s", counted(len(docs), "artifact"), b.Path, bytesText(size), sinceText(start)))
+	return printResult(ctx, in, docs, fmt.Sprintf("Pushed %s of %s   %s, %s", counted(len(docs), "artifact"), b.Path, hostabi.SizeText(size), sinceText(start)))
 }
 
 // targets says where which artifact goes. Nothing goes where the user did not say.

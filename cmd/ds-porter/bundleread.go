@@ -210,7 +210,7 @@ func verifyBundle(ctx context.Context, in *client.Invocation) error {
 		return err
 	}
 	b.Verified = len(b.Problems) == 0
-	line := fmt.Sprintf("Verified %s   %s in %d blobs, %s", b.Path, bytesText(b.Total), b.Blobs, sinceText(start))
+	line := fmt.Sprintf("Verified %s   %s in %d blobs, %s", b.Path, hostabi.SizeText(b.Total), b.Blobs, sinceText(start))
 	if !b.Verified {
 		line = strings.Join(b.Problems, "\n")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/pkg/client"
 )
 
@@ -33,5 +34,5 @@ func copyArtifact(ctx context.Context, in *client.Invocation) error {
 	if err != nil {
 		return err
 	}
-	return doc.print(ctx, in, fmt.Sprintf("Copied %s to %s   %s, %s", in.Args[0], doc.Reference, bytesText(doc.Size), sinceText(start)))
+	return doc.print(ctx, in, fmt.Sprintf("Copied %s to %s   %s, %s", in.Args[0], doc.Reference, hostabi.SizeText(doc.Size), sinceText(start)))
 }

@@ -81,20 +81,6 @@ func typed(host *client.Description, value string) string {
 	return value
 }
 
-// bytesText is n for people: "91.2 MiB".
-func bytesText(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, prefix := float64(n)/unit, 0
-	for v >= unit && prefix < len("KMGTPE")-1 {
-		v /= unit
-		prefix++
-	}
-	return fmt.Sprintf("%.1f %ciB", v, "KMGTPE"[prefix])
-}
-
 // sinceText is the time since start for people: "840ms", "2.3s".
 func sinceText(start time.Time) string {
 	d := time.Since(start)

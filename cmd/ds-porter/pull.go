@@ -73,9 +73,9 @@ type transfer struct{ fetched, cached int64 }
 
 func (t transfer) String() string {
 	if t.cached == 0 {
-		return bytesText(t.fetched)
+		return hostabi.SizeText(t.fetched)
 	}
-	return fmt.Sprintf("%s, %s from cache", bytesText(t.fetched+t.cached), bytesText(t.cached))
+	return fmt.Sprintf("%s, %s from cache", hostabi.SizeText(t.fetched+t.cached), hostabi.SizeText(t.cached))
 }
 
 // pulledDocument describes what a pull brought.

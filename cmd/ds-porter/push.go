@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/pkg/client"
 )
 
@@ -76,7 +77,7 @@ func push(ctx context.Context, in *client.Invocation) error {
 		return err
 	}
 	doc.LocalPath = typed(host, src)
-	return doc.print(ctx, in, fmt.Sprintf("Pushed %s to %s   %s, %s", counted(s.files, "file"), doc.Reference, bytesText(doc.Size), sinceText(start)))
+	return doc.print(ctx, in, fmt.Sprintf("Pushed %s to %s   %s, %s", counted(s.files, "file"), doc.Reference, hostabi.SizeText(doc.Size), sinceText(start)))
 }
 
 // source is what is pushed. Files that the user did not type are opened below root only, so neither a path in

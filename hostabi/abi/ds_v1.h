@@ -496,6 +496,7 @@ enum {
 	DS_USAGE_REPLY_ENTRIES = 2, // int64
 	DS_USAGE_REPLY_MAX_BYTES = 3, // int64
 	DS_USAGE_REPLY_PINNED_BYTES = 4, // int64
+	DS_USAGE_REPLY_DISK_BYTES = 5, // int64: what max_bytes limits
 };
 
 // EvictRequest
@@ -504,6 +505,7 @@ enum {
 	DS_EVICT_REQUEST_MAX_BYTES = 2, // int64
 	DS_EVICT_REQUEST_EXPIRED_ONLY = 3, // bool
 	DS_EVICT_REQUEST_DRY_RUN = 4, // bool
+	DS_EVICT_REQUEST_POLICY = 5, // bool: instead of the limits above: what the host would evict by its configuration
 };
 
 // VerifyRequest

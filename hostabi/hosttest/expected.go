@@ -1,11 +1,14 @@
 package hosttest
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/sandbox"
 )
 
 // expected is what each case gives, on every carrier.
@@ -81,6 +84,49 @@ remove: NOT_FOUND NOT_CACHED`},
 	"cache/over-quota":   {text: "create: ok\ncommit: RESOURCE_EXHAUSTED QUOTA", after: nothingOwned},
 	"cache/open-256MiB":  {before: bigBlob, text: "open: ok\nread: ok\n268435456 bytes, zero true"},
 	"cache/usage-denied": {text: `usage: PERMISSION_DENIED CAPABILITY_DENIED`},
+	"cache/housekeeping": {granted: wholeCache, text: `
+put: ok
+pin: ok
+stat: ok
+pinned true
+stat foreign: ok
+pinned false
+usage: ok
+2 blobs, 33 bytes, 4 pinned, on disk true
+verify: ok
+2 right, 0 wrong
+would evict: ok
+1 blobs, 29 bytes
+evict expired: ok
+0 blobs, 0 bytes
+evict by policy: ok
+0 blobs, 0 bytes
+evict: ok
+1 blobs, 29 bytes
+stat foreign: NOT_FOUND NOT_CACHED
+stat: ok`},
+	"cache/housekeeping-denied": {text: `
+put: ok
+evict: PERMISSION_DENIED CAPABILITY_DENIED
+0 blobs, 0 bytes
+verify own: ok
+1 right, 0 wrong
+verify foreign: NOT_FOUND NOT_CACHED
+0 right, 0 wrong
+repair: PERMISSION_DENIED CAPABILITY_DENIED
+0 right, 0 wrong
+bad digest: INVALID_ARGUMENT BAD_DIGEST
+0 right, 0 wrong`},
+	"cache/verify-damaged": {granted: wholeCache, before: damaged, text: `
+verify: ok
+0 right, 2 wrong
+verify all: ok
+0 right, 1 wrong
+repair: ok
+0 right, 1 wrong
+verify all: ok
+0 right, 0 wrong
+stat: NOT_FOUND NOT_CACHED`},
 
 	"registry/resolve":           {text: "resolve: ok\napplication/vnd.oci.image.manifest.v1+json true true"},
 	"registry/missing":           {text: `resolve: NOT_FOUND REF_NOT_FOUND`},
@@ -323,5 +369,36 @@ func reportedEnd(t testing.TB, w *World) {
 	r := w.Terminal.Reports
 	if len(r) == 0 || r[len(r)-1].State != hostabi.ProgressDone || r[len(r)-1].Current != 4 {
 		t.Errorf("reports shown: %+v", r)
+	}
+}
+
+// wholeCache is what a plugin needs that manages the cache.
+var wholeCache = map[hostabi.Capability]sandbox.Scopes{
+	hostabi.CacheRead:  {Scope: []string{"any"}},
+	hostabi.CacheWrite: {Scope: []string{"any", "own"}},
+}
+
+// damaged changes a byte of the seeded blob behind the back of the cache.
+func damaged(t testing.TB, w *World) {
+	view, err := w.Cache("", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer view.Close() // only read
+	f, err := view.Open(t.Context(), hostabi.DigestOf([]byte("private blob of somebody else")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := f.Name()
+	if err := errors.Join(f.Close(), os.Chmod(name, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = b.WriteAt([]byte("P"), 0)
+		err = errors.Join(err, b.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }

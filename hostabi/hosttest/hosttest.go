@@ -98,6 +98,7 @@ func Run(t *testing.T, c Carrier, build func(t testing.TB, s Setup) Owners) {
 			}
 			w := NewWorld(t, build, want.offline)
 			w.seed(t)
+			w.granted = want.granted
 			if want.before != nil {
 				want.before(t, w)
 			}
@@ -121,8 +122,9 @@ type result struct {
 	text    string
 	from    func(w *World) string // instead of text
 	offline bool
-	before  func(t testing.TB, w *World) // makes more than every world has
-	after   func(t testing.TB, w *World) // looks at the host's side
+	granted map[hostabi.Capability]sandbox.Scopes // in place of what the world grants
+	before  func(t testing.TB, w *World)          // makes more than every world has
+	after   func(t testing.TB, w *World)          // looks at the host's side
 }
 
 // openFunc opens the blobs of an artifact that is only in memory.

@@ -109,7 +109,11 @@ func (v *memoryView) Usage(context.Context) (u hostabi.CacheUsage, err error) {
 	for _, b := range v.c.blobs {
 		u.Entries++
 		u.Bytes += b.Size
+		if b.Pinned {
+			u.PinnedBytes += b.Size
+		}
 	}
+	u.DiskBytes = u.Bytes
 	return u, nil
 }
 
@@ -120,9 +124,13 @@ func (v *memoryView) Remove(_ context.Context, _ hostabi.PluginName, d hostabi.D
 	return os.Remove(filepath.Join(v.c.dir, d.Hex()))
 }
 
+// Evict removes what is not pinned. Nothing grows old here, and there is no limit.
 func (v *memoryView) Evict(ctx context.Context, o hostabi.EvictOptions) iter.Seq2[hostabi.BlobInfo, error] {
 	return func(yield func(hostabi.BlobInfo, error) bool) {
 		for b, err := range v.List(ctx, "") {
+			if o.ExpiredOnly || o.Policy || b.Pinned {
+				continue
+			}
 			if err == nil && !o.DryRun {
 				err = v.Remove(ctx, "", b.Digest)
 			}
@@ -133,13 +141,16 @@ func (v *memoryView) Evict(ctx context.Context, o hostabi.EvictOptions) iter.Seq
 	}
 }
 
-func (v *memoryView) Verify(_ context.Context, ds []hostabi.Digest, _ bool) iter.Seq2[hostabi.Verdict, error] {
+func (v *memoryView) Verify(ctx context.Context, ds []hostabi.Digest, repair bool) iter.Seq2[hostabi.Verdict, error] {
 	return func(yield func(hostabi.Verdict, error) bool) {
 		for _, d := range ds {
 			b, err := os.ReadFile(filepath.Join(v.c.dir, d.Hex()))
 			verdict := hostabi.Verdict{Digest: d, OK: err == nil && hostabi.DigestOf(b) == d}
 			if !verdict.OK {
 				verdict.Problem = "content differs"
+			}
+			if err == nil && !verdict.OK && repair {
+				_ = v.Remove(ctx, "", d)
 			}
 			if !yield(verdict, nil) {
 				return

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,10 +54,11 @@ type World struct {
 	Written   atomic.Int64 // lines that the plugin "yes" has written
 	Ended     atomic.Int64 // runs of the plugin "sleep" that have ended
 
-	web   string // URL of a web server at 127.0.0.1
-	t     testing.TB
-	mu    sync.Mutex
-	ahead time.Duration // of the clock
+	web     string                                // URL of a web server at 127.0.0.1
+	granted map[hostabi.Capability]sandbox.Scopes // of this case, in place of what all are granted
+	t       testing.TB
+	mu      sync.Mutex
+	ahead   time.Duration // of the clock
 }
 
 // Name is the plugin under test.
@@ -116,7 +118,7 @@ func (w *World) Invocation(args ...string) *plugin.Invocation {
 
 // Box is the effective grants of the plugin under test.
 func (w *World) Box(inv *plugin.Invocation) *sandbox.Box {
-	return w.Grant(w.Installed, inv, map[hostabi.Capability]sandbox.Scopes{
+	granted := map[hostabi.Capability]sandbox.Scopes{
 		hostabi.ConfigRead:      {Scope: []string{"own"}},
 		hostabi.SecretRead:      {Scope: []string{"settings.kit.open.*"}},
 		hostabi.CacheRead:       {Scope: []string{"own"}},
@@ -133,7 +135,9 @@ func (w *World) Box(inv *plugin.Invocation) *sandbox.Box {
 		}},
 		hostabi.NetHTTP:    {Scope: []string{"private:" + w.web, strings.Replace(w.web, "127.0.0.1", "localhost", 1)}},
 		hostabi.TermPrompt: {Scope: []string{"confirm", "line"}},
-	})
+	}
+	maps.Copy(granted, w.granted)
+	return w.Grant(w.Installed, inv, granted)
 }
 
 // Grant is the box of a run of p that requests and is granted the same.

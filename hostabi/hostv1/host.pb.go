@@ -1530,6 +1530,7 @@ type UsageReply struct {
 	Entries       int64                  `protobuf:"varint,2,opt,name=entries,proto3" json:"entries,omitempty"`
 	MaxBytes      int64                  `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	PinnedBytes   int64                  `protobuf:"varint,4,opt,name=pinned_bytes,json=pinnedBytes,proto3" json:"pinned_bytes,omitempty"`
+	DiskBytes     int64                  `protobuf:"varint,5,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"` // what max_bytes limits
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1592,12 +1593,20 @@ func (x *UsageReply) GetPinnedBytes() int64 {
 	return 0
 }
 
+func (x *UsageReply) GetDiskBytes() int64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
 type EvictRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OlderThan     int64                  `protobuf:"varint,1,opt,name=older_than,json=olderThan,proto3" json:"older_than,omitempty"`
 	MaxBytes      int64                  `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	ExpiredOnly   bool                   `protobuf:"varint,3,opt,name=expired_only,json=expiredOnly,proto3" json:"expired_only,omitempty"`
 	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Policy        bool                   `protobuf:"varint,5,opt,name=policy,proto3" json:"policy,omitempty"` // instead of the limits above: what the host would evict by its configuration
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1656,6 +1665,13 @@ func (x *EvictRequest) GetExpiredOnly() bool {
 func (x *EvictRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *EvictRequest) GetPolicy() bool {
+	if x != nil {
+		return x.Policy
 	}
 	return false
 }
@@ -4767,19 +4783,22 @@ const file_host_proto_rawDesc = "" +
 	"\vVerifyEvent\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x0e\n" +
 	"\x02ok\x18\x02 \x01(\bR\x02ok\x12\x18\n" +
-	"\aproblem\x18\x03 \x01(\tR\aproblem\"|\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"\x9b\x01\n" +
 	"\n" +
 	"UsageReply\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x18\n" +
 	"\aentries\x18\x02 \x01(\x03R\aentries\x12\x1b\n" +
 	"\tmax_bytes\x18\x03 \x01(\x03R\bmaxBytes\x12!\n" +
-	"\fpinned_bytes\x18\x04 \x01(\x03R\vpinnedBytes\"\x86\x01\n" +
+	"\fpinned_bytes\x18\x04 \x01(\x03R\vpinnedBytes\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x05 \x01(\x03R\tdiskBytes\"\x9e\x01\n" +
 	"\fEvictRequest\x12\x1d\n" +
 	"\n" +
 	"older_than\x18\x01 \x01(\x03R\tolderThan\x12\x1b\n" +
 	"\tmax_bytes\x18\x02 \x01(\x03R\bmaxBytes\x12!\n" +
 	"\fexpired_only\x18\x03 \x01(\bR\vexpiredOnly\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"A\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06policy\x18\x05 \x01(\bR\x06policy\"A\n" +
 	"\rVerifyRequest\x12\x18\n" +
 	"\adigests\x18\x01 \x03(\tR\adigests\x12\x16\n" +
 	"\x06repair\x18\x02 \x01(\bR\x06repair\"f\n" +

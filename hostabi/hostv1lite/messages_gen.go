@@ -1101,6 +1101,7 @@ type UsageReply struct {
 	Entries     int64
 	MaxBytes    int64
 	PinnedBytes int64
+	DiskBytes   int64 // what max_bytes limits
 }
 
 // AppendProto implements [Message].
@@ -1116,6 +1117,9 @@ func (m *UsageReply) AppendProto(dst []byte) []byte {
 	}
 	if m.PinnedBytes != 0 {
 		dst = appendVarint(dst, 4, uint64(m.PinnedBytes))
+	}
+	if m.DiskBytes != 0 {
+		dst = appendVarint(dst, 5, uint64(m.DiskBytes))
 	}
 	return dst
 }
@@ -1138,6 +1142,8 @@ func (m *UsageReply) merge(b []byte) error {
 			m.MaxBytes = r.readInt64()
 		case 4:
 			m.PinnedBytes = r.readInt64()
+		case 5:
+			m.DiskBytes = r.readInt64()
 		default:
 			r.skip()
 		}
@@ -1151,6 +1157,7 @@ type EvictRequest struct {
 	MaxBytes    int64
 	ExpiredOnly bool
 	DryRun      bool
+	Policy      bool // instead of the limits above: what the host would evict by its configuration
 }
 
 // AppendProto implements [Message].
@@ -1166,6 +1173,9 @@ func (m *EvictRequest) AppendProto(dst []byte) []byte {
 	}
 	if m.DryRun {
 		dst = appendVarint(dst, 4, 1)
+	}
+	if m.Policy {
+		dst = appendVarint(dst, 5, 1)
 	}
 	return dst
 }
@@ -1188,6 +1198,8 @@ func (m *EvictRequest) merge(b []byte) error {
 			m.ExpiredOnly = r.readBool()
 		case 4:
 			m.DryRun = r.readBool()
+		case 5:
+			m.Policy = r.readBool()
 		default:
 			r.skip()
 		}

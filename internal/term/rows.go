@@ -258,17 +258,19 @@ func (t *Terminal) filter(w io.Writer, r hostabi.Rows) error {
 // column is one parsed element of hostabi.Rows.Columns.
 type column struct {
 	key, header string
-	wide        bool
+	wide        bool // only in format wide
+	size        bool // bytes, for people
 }
 
 func columnsOf(r hostabi.Rows) (cols []column) {
 	for _, c := range r.Columns {
 		key, header, ok := strings.Cut(c, "=")
-		header, wide := strings.CutSuffix(header, ",wide")
 		if !ok {
 			header = strings.ToUpper(strings.ReplaceAll(key, "_", " "))
 		}
-		cols = append(cols, column{key, header, wide})
+		header, size := strings.CutSuffix(header, ",size")
+		header, wide := strings.CutSuffix(header, ",wide")
+		cols = append(cols, column{key, header, wide, size})
 	}
 	return cols
 }
@@ -305,10 +307,10 @@ func (t *Terminal) table(w io.Writer, r hostabi.Rows, wide bool) error {
 		line := make([]string, 0, len(cols))
 		for _, c := range cols {
 			if r.Single {
-				lines = append(lines, []string{c.header, t.cell(m[c.key])})
+				lines = append(lines, []string{c.header, t.cellOf(c, m[c.key])})
 				continue
 			}
-			line = append(line, t.cell(m[c.key]))
+			line = append(line, t.cellOf(c, m[c.key]))
 		}
 		if !r.Single {
 			lines = append(lines, line)
@@ -354,6 +356,16 @@ func (t *Terminal) line(cells []string, widths []int) string {
 		return string([]rune(line)[:t.facts.Columns-1]) + "…"
 	}
 	return line
+}
+
+// cellOf is the text of a value in column c.
+func (t *Terminal) cellOf(c column, raw json.RawMessage) string {
+	if c.size {
+		if n, err := strconv.ParseInt(string(raw), 10, 64); err == nil {
+			return hostabi.SizeText(n)
+		}
+	}
+	return t.cell(raw)
 }
 
 // cell is one JSON value as table text; booleans are ✓ ✗ on a terminal, yes no elsewhere.

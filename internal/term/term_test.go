@@ -3,6 +3,7 @@ package term
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"strings"
 	"testing"
 
@@ -226,5 +227,27 @@ func TestOffTerminalNothingButText(t *testing.T) {
 	}
 	if f := term.Facts(); f.StdoutTTY || f.Prompts || f.Color || f.Progress != "none" {
 		t.Errorf("facts of a pipe: %+v", f)
+	}
+}
+
+// TestSizeColumn: sizes are for people in tables and bytes for programs.
+func TestSizeColumn(t *testing.T) {
+	type item struct {
+		Size  int64 `json:"size"`
+		Limit any   `json:"limit"`
+	}
+	rows, err := RowsOf([]string{"size=SIZE,size", "limit=LIMIT,wide,size"}, item{91 << 20, nil}, item{1023, 1536}, item{-1, "none"}, item{math.MaxInt64, 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for format, want := range map[string]string{
+		"table": "SIZE\n91.0 MiB\n1023 B\n-1 B\n8.0 EiB\n",
+		"wide":  "SIZE      LIMIT\n91.0 MiB\n1023 B    1.5 KiB\n-1 B      none\n8.0 EiB   0 B\n",
+		"name":  "95420416\n1023\n-1\n9223372036854775807\n",
+	} {
+		var out bytes.Buffer
+		if err := New(Options{}).Rows(&out, format, rows); err != nil || out.String() != want {
+			t.Errorf("%s: %v\n%s\nwant\n%s", format, err, out.String(), want)
+		}
 	}
 }

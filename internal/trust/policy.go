@@ -133,7 +133,7 @@ func (r *reader) policy(root *yamlfile.Node) *Policy {
 		"rules":   func(n *yamlfile.Node) { r.List(n, "rules", func(n *yamlfile.Node) { rules = append(rules, n) }) },
 		"default": func(n *yamlfile.Node) { p.Default = r.Word(n, "default", RequireSignature, RequireTOFU) },
 		"min_release_age": func(n *yamlfile.Node) {
-			d, err := yamlfile.ParseDuration(r.Str(n, "min_release_age"))
+			d, err := hostabi.ParseDuration(r.Str(n, "min_release_age"))
 			if err != nil || d < 0 {
 				r.Errorf(n, "min_release_age is not a time such as 72h")
 			}

@@ -5,7 +5,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"time"
 )
 
 var sizeUnits = map[string]int64{
@@ -38,37 +37,4 @@ func FormatSize(n int64) string {
 		}
 	}
 	return strconv.FormatInt(n, 10)
-}
-
-// ParseDuration reads a duration of at least 0: Go's syntax plus d (24h) and w (7d), "1d12h"; without a unit
-// only 0.
-func ParseDuration(s string) (time.Duration, error) {
-	bad := fmt.Errorf("%q is not a duration such as 30s, 10m or 7d", clip(s))
-	if len(s) > 64 || s == "" || s[0] == '-' || s[0] == '+' {
-		return 0, bad
-	}
-	var total time.Duration
-	rest := s
-	for _, u := range []struct {
-		unit string
-		size time.Duration
-	}{{"w", 7 * 24 * time.Hour}, {"d", 24 * time.Hour}} {
-		number, after, ok := strings.Cut(rest, u.unit)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseInt(number, 10, 64)
-		if err != nil || !all(number, digits) || n > int64((math.MaxInt64-total)/u.size) {
-			return 0, bad
-		}
-		total += time.Duration(n) * u.size
-		if rest = after; rest == "" {
-			return total, nil
-		}
-	}
-	d, err := time.ParseDuration(rest)
-	if err != nil || d < 0 || d > math.MaxInt64-total {
-		return 0, bad
-	}
-	return total + d, nil
 }

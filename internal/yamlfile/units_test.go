@@ -1,9 +1,6 @@
 package yamlfile
 
-import (
-	"testing"
-	"time"
-)
+import "testing"
 
 func TestParseSize(t *testing.T) {
 	for in, want := range map[string]int64{
@@ -23,19 +20,6 @@ func TestParseSize(t *testing.T) {
 	for n, want := range map[int64]string{1 << 30: "1GiB", 4 << 30: "4GiB", 1000: "1000", 3 << 19: "1536KiB", 0: "0"} {
 		if got := FormatSize(n); got != want {
 			t.Errorf("%d: got %s, want %s", n, got, want)
-		}
-	}
-}
-
-func TestParseDuration(t *testing.T) {
-	const day = 24 * time.Hour
-	for in, want := range map[string]time.Duration{
-		"0": 0, "10m": 10 * time.Minute, "7d": 7 * day, "1d12h": 36 * time.Hour, "2w": 14 * day, "1w1d1s": 8*day + time.Second, "1.5h": 90 * time.Minute,
-		"": -1, "5": -1, "-1s": -1, "+1s": -1, "d": -1, "1d5": -1, "1d-1h": -1, "1.5d": -1, "1h1d": -1, "99999999999w": -1, "x": -1,
-	} {
-		got, err := ParseDuration(in)
-		if want < 0 && err == nil || want >= 0 && (err != nil || got != want) {
-			t.Errorf("%q: got %v %v, want %v", in, got, err, want)
 		}
 	}
 }

@@ -82,6 +82,10 @@ var (
 	_ func(*client.Blob) client.BlobInfo                                                 = (*client.Blob).Info
 	_ func(*client.Cache, ctx, ...client.ListOption) iter.Seq2[client.BlobInfo, error]   = (*client.Cache).List
 	_ func(*client.Cache, ctx, dig, time.Duration) error                                 = (*client.Cache).Pin
+	_ func(*client.Cache, ctx, dig) error                                                = (*client.Cache).Remove
+	_ func(*client.Cache, ctx) (client.CacheUsage, error)                                = (*client.Cache).Usage
+	_ func(*client.Cache, ctx, client.EvictOptions) iter.Seq2[client.BlobInfo, error]    = (*client.Cache).Evict
+	_ func(*client.Cache, ctx, bool, ...dig) iter.Seq2[client.Verdict, error]            = (*client.Cache).Verify
 	_ func(dig, int64) client.BlobOption                                                 = client.WithExpected
 	_ func(string) client.BlobOption                                                     = client.WithMediaType
 	_ func(string) client.ListOption                                                     = client.WithSource

@@ -114,7 +114,7 @@ func (in *Invocation) Int(flag string) int64 {
 
 // Duration is the value of a duration flag.
 func (in *Invocation) Duration(flag string) time.Duration {
-	d, _ := time.ParseDuration(in.Value(flag))
+	d, _ := hostabi.ParseDuration(in.Value(flag))
 	return d
 }
 

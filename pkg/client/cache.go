@@ -68,6 +68,45 @@ func (c *Cache) Pin(ctx context.Context, d Digest, ttl time.Duration) error {
 	return c.c.invoke(ctx, hostv1lite.CachePin, &hostv1lite.PinRequest{Digest: string(d), Ttl: millis(ttl)}, &hostv1lite.Empty{})
 }
 
+// Remove gives up the plugin's claim to a blob and its pin; the blob goes when nobody else claims, pins or uses it. Of
+// blobs that the plugin does not claim it needs cache.write any.
+func (c *Cache) Remove(ctx context.Context, d Digest) error {
+	return c.c.invoke(ctx, hostv1lite.CacheRemove, &hostv1lite.BlobRef{Digest: string(d)}, &hostv1lite.Empty{})
+}
+
+// Usage is the size of the whole cache.
+func (c *Cache) Usage(ctx context.Context) (CacheUsage, error) {
+	var u hostv1lite.UsageReply
+	if err := c.c.invoke(ctx, hostv1lite.CacheUsage, &hostv1lite.UsageRequest{}, &u); err != nil {
+		return CacheUsage{}, err
+	}
+	return CacheUsage{Bytes: u.Bytes, Entries: u.Entries, MaxBytes: u.MaxBytes, PinnedBytes: u.PinnedBytes, DiskBytes: u.DiskBytes}, nil
+}
+
+// Evict removes blobs of everybody and yields what it removed; an error is the last pair. The zero options mean all that
+// nobody pins or uses.
+func (c *Cache) Evict(ctx context.Context, o EvictOptions) iter.Seq2[BlobInfo, error] {
+	req := &hostv1lite.EvictRequest{
+		OlderThan: millis(o.OlderThan), MaxBytes: o.MaxBytes, ExpiredOnly: o.ExpiredOnly, DryRun: o.DryRun, Policy: o.Policy,
+	}
+	if o.Policy {
+		req.ExpiredOnly = true // for a host that does not know Policy
+	}
+	return sequence(ctx, c.c, hostv1lite.CacheEvict, req, blobInfo)
+}
+
+// Verify hashes blobs, all that the plugin may see if none are named, and yields a verdict for each in any order; an error
+// is the last pair. With repair what is damaged goes into quarantine.
+func (c *Cache) Verify(ctx context.Context, repair bool, ds ...Digest) iter.Seq2[Verdict, error] {
+	req := &hostv1lite.VerifyRequest{Repair: repair}
+	for _, d := range ds {
+		req.Digests = append(req.Digests, string(d))
+	}
+	return sequence(ctx, c.c, hostv1lite.CacheVerify, req, func(v *hostv1lite.VerifyEvent) Verdict {
+		return Verdict{Digest: Digest(v.Digest), OK: v.Ok, Problem: v.Problem}
+	})
+}
+
 // filer are handles and sessions' values that hold a file.
 type filer interface{ File() *os.File }
 

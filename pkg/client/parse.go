@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/delivery-station/ds/hostabi"
 )
@@ -287,8 +286,8 @@ func wrong(typ string, values []string, v string) string {
 	case "float":
 		_, err = strconv.ParseFloat(v, 64)
 	case "duration":
-		if _, err = time.ParseDuration(v); err != nil {
-			return "not a duration such as 90s or 1h30m"
+		if _, err = hostabi.ParseDuration(v); err != nil {
+			return "not a duration such as 90s, 1h30m or 7d"
 		}
 	case "size":
 		if _, ok := parseSize(v); !ok {

@@ -21,8 +21,8 @@ type rows struct {
 
 // Rows hands structured results to the host, which renders them in the user's --format when the program
 // ends. v is a struct or a slice of structs: the json tag of a field is its key, ds:"HEADER" makes it a
-// column and ds:"HEADER,wide" a column of --format wide. Without any ds tag every field is a column. A
-// program emits rows or writes to stdout, not both; several calls add to one table.
+// column, ds:"HEADER,wide" a column of --format wide, ds:"HEADER,size" bytes that tables show as "91.2 MiB".
+// Without any ds tag every field is a column. A program emits rows or writes to stdout, not both; several calls add to one table.
 func (c *Client) Rows(v any) error {
 	rv := reflect.ValueOf(v)
 	for rv.Kind() == reflect.Pointer && !rv.IsNil() {

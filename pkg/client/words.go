@@ -20,6 +20,12 @@ type (
 	StateEntry = hostabi.StateEntry
 	// BlobInfo is what the cache knows about a blob.
 	BlobInfo = hostabi.BlobInfo
+	// CacheUsage is the size of the cache.
+	CacheUsage = hostabi.CacheUsage
+	// EvictOptions choose what Cache.Evict removes.
+	EvictOptions = hostabi.EvictOptions
+	// Verdict is what Cache.Verify says of one blob.
+	Verdict = hostabi.Verdict
 	// Error is a failed host call; use errors.AsType, or errors.Is with the Err values.
 	Error = hostabi.Error
 )

@@ -66,6 +66,9 @@ var all = map[string]func(*guest){
 	"cache/over-quota":               cacheOverQuota,
 	"cache/open-256MiB":              cacheOpenBig,
 	"cache/usage-denied":             cacheUsage,
+	"cache/housekeeping":             cacheHousekeeping,
+	"cache/housekeeping-denied":      cacheHousekeepingDenied,
+	"cache/verify-damaged":           cacheVerifyDamaged,
 
 	"registry/resolve":           registryResolve,
 	"registry/missing":           registryMissing,

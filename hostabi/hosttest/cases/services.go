@@ -263,6 +263,89 @@ func cacheUsage(g *guest) {
 	g.outcome("usage", g.call(hostv1lite.CacheUsage, &hostv1lite.UsageRequest{}, &hostv1lite.UsageReply{}))
 }
 
+// evict prints how many blobs an eviction names and what they weigh together.
+func (g *guest) evict(what string, req *hostv1lite.EvictRequest) {
+	n, size := 0, int64(0)
+	err := g.each(hostv1lite.CacheEvict, req, func(st stream) error {
+		var b hostv1lite.BlobInfo
+		if err := st.recv(&b); err != nil {
+			return err
+		}
+		n++
+		size += b.Size
+		return nil
+	})
+	g.outcome(what, err)
+	g.print("%d blobs, %d bytes", n, size)
+}
+
+// verify prints how many blobs are right, and what is wrong with the others.
+func (g *guest) verify(what string, req *hostv1lite.VerifyRequest) {
+	right, wrong := 0, 0
+	err := g.each(hostv1lite.CacheVerify, req, func(st stream) error {
+		var v hostv1lite.VerifyEvent
+		if err := st.recv(&v); err != nil {
+			return err
+		}
+		if v.Ok {
+			right++
+		}
+		if v.Problem != "" {
+			wrong++
+		}
+		return nil
+	})
+	g.outcome(what, err)
+	g.print("%d right, %d wrong", right, wrong)
+}
+
+// cacheHousekeeping is what a plugin does that may manage the whole cache: one blob is its own and pinned, one of somebody
+// else is not.
+func cacheHousekeeping(g *guest) {
+	foreign := digestOf([]byte(seeded))
+	info, err := g.put([]byte("kept"), "")
+	g.outcome("put", err)
+	g.outcome("pin", g.call(hostv1lite.CachePin, &hostv1lite.PinRequest{Digest: info.Digest, Ttl: 3_600_000}, &hostv1lite.Empty{}))
+	var b hostv1lite.BlobInfo
+	g.outcome("stat", g.call(hostv1lite.CacheStat, &hostv1lite.BlobRef{Digest: info.Digest}, &b))
+	g.print("pinned %t", b.Pinned)
+	g.outcome("stat foreign", g.call(hostv1lite.CacheStat, &hostv1lite.BlobRef{Digest: foreign}, &b))
+	g.print("pinned %t", b.Pinned)
+	var u hostv1lite.UsageReply
+	g.outcome("usage", g.call(hostv1lite.CacheUsage, &hostv1lite.UsageRequest{}, &u))
+	g.print("%d blobs, %d bytes, %d pinned, on disk %t", u.Entries, u.Bytes, u.PinnedBytes, u.DiskBytes > 0)
+	g.verify("verify", &hostv1lite.VerifyRequest{})
+	g.evict("would evict", &hostv1lite.EvictRequest{DryRun: true})
+	g.evict("evict expired", &hostv1lite.EvictRequest{ExpiredOnly: true})
+	g.evict("evict by policy", &hostv1lite.EvictRequest{Policy: true})
+	g.evict("evict", &hostv1lite.EvictRequest{})
+	g.outcome("stat foreign", g.call(hostv1lite.CacheStat, &hostv1lite.BlobRef{Digest: foreign}, &b))
+	g.outcome("stat", g.call(hostv1lite.CacheStat, &hostv1lite.BlobRef{Digest: info.Digest}, &b))
+}
+
+// cacheHousekeepingDenied is the same for a plugin that may manage its own blobs only.
+func cacheHousekeepingDenied(g *guest) {
+	_, err := g.put([]byte("own"), "")
+	g.outcome("put", err)
+	g.evict("evict", &hostv1lite.EvictRequest{DryRun: true})
+	g.verify("verify own", &hostv1lite.VerifyRequest{})
+	g.verify("verify foreign", &hostv1lite.VerifyRequest{Digests: []string{digestOf([]byte(seeded))}})
+	g.verify("repair", &hostv1lite.VerifyRequest{Repair: true})
+	g.verify("bad digest", &hostv1lite.VerifyRequest{Digests: []string{"md5:00"}})
+}
+
+// cacheVerifyDamaged asks about a blob whose bytes the world has changed: asking by name does not take it away, repairing
+// does.
+func cacheVerifyDamaged(g *guest) {
+	d := digestOf([]byte(seeded))
+	absent := digestOf([]byte("nobody has this"))
+	g.verify("verify", &hostv1lite.VerifyRequest{Digests: []string{d, absent}})
+	g.verify("verify all", &hostv1lite.VerifyRequest{})
+	g.verify("repair", &hostv1lite.VerifyRequest{Digests: []string{d}, Repair: true})
+	g.verify("verify all", &hostv1lite.VerifyRequest{})
+	g.outcome("stat", g.call(hostv1lite.CacheStat, &hostv1lite.BlobRef{Digest: d}, &hostv1lite.BlobInfo{}))
+}
+
 // ref is a reference in the world's registry.
 func (g *guest) ref(name string) string { return g.setting("settings.kit.registry") + "/" + name }
 
