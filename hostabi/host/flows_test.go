@@ -75,6 +75,16 @@ func TestHostEvents(t *testing.T) {
 	if e := changed(); e["deleted"] != true {
 		t.Errorf("state.changed: %v", e)
 	}
+	// What was not there has not changed: the next event is that of the write.
+	if err := call(t.Context(), s, hostv1.State_Delete_FullMethodName, &hostv1.DeleteStateRequest{Key: "k"}, nil); err != nil {
+		t.Error(err)
+	}
+	if err := call(t.Context(), s, hostv1.State_Put_FullMethodName, &hostv1.PutStateRequest{Key: "l"}, nil); err != nil {
+		t.Error(err)
+	}
+	if e := changed(); e["key"] != "l" || e["deleted"] != false {
+		t.Errorf("state.changed: %v", e)
+	}
 	put(t, s, "{}")
 	put(t, s, "layer")
 	root := put(t, s, image("layer"))

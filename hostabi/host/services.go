@@ -80,11 +80,11 @@ type Events interface {
 	Wanted(topic string) bool
 }
 
-// State is internal/state or internal/natsbus; ifRev nil = unconditional, 0 = must not exist.
+// State is internal/state or internal/natsbus; ifRev nil = unconditional, 0 = must not exist; quota 0 = the default.
 type State interface {
 	Get(ctx context.Context, owner hostabi.PluginName, key string) (hostabi.StateEntry, error)
 	Put(ctx context.Context, owner hostabi.PluginName, e hostabi.StateEntry, ifRev *uint64, quota int64) (hostabi.StateEntry, error)
-	Delete(ctx context.Context, owner hostabi.PluginName, key string, ifRev *uint64) error
+	Delete(ctx context.Context, owner hostabi.PluginName, key string, ifRev *uint64) (deleted bool, err error)
 	List(ctx context.Context, owner hostabi.PluginName, prefix string) iter.Seq2[hostabi.StateEntry, error]
 }
 

@@ -11,13 +11,6 @@ import (
 	"github.com/delivery-station/ds/hostabi/hostv1"
 )
 
-// Limits of the state of one owner (events-state.md section 6).
-const (
-	stateQuota    = 1 << 20
-	maxStateQuota = 16 << 20
-	maxStateTTL   = 10 * 365 * 24 * time.Hour
-)
-
 type stateService struct {
 	hostv1.UnimplementedStateServer
 	store func() (State, error)
@@ -86,17 +79,14 @@ func (st *stateService) Put(ctx context.Context, req *hostv1.PutStateRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if n := len(req.GetValue()); n > hostabi.MaxStateValue {
-		return nil, hostabi.Errorf(hostabi.ReasonTooLarge, "value has %d bytes, at most %d", n, hostabi.MaxStateValue)
-	}
-	if req.GetTtl() < 0 || req.GetTtl() > maxStateTTL.Milliseconds() {
+	if req.GetTtl() < 0 || req.GetTtl() > hostabi.MaxStateTTL.Milliseconds() {
 		return nil, hostabi.Errorf(hostabi.ReasonBadMessage, "ttl is between 0 and 10 years")
 	}
 	e := hostabi.StateEntry{Owner: owner, Key: req.GetKey(), Value: req.GetValue()}
 	if req.GetTtl() > 0 {
 		e.Expires = s.r.o.Clock().Add(time.Duration(req.GetTtl()) * time.Millisecond)
 	}
-	e, err = store.Put(ctx, owner, e, req.IfRevision, s.stateQuota())
+	e, err = store.Put(ctx, owner, e, req.IfRevision, s.box.Quota(hostabi.StateWrite))
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +103,7 @@ func (st *stateService) Add(ctx context.Context, req *hostv1.AddStateRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if req.GetTtl() < 0 || req.GetTtl() > maxStateTTL.Milliseconds() {
+	if req.GetTtl() < 0 || req.GetTtl() > hostabi.MaxStateTTL.Milliseconds() {
 		return nil, hostabi.Errorf(hostabi.ReasonBadMessage, "ttl is between 0 and 10 years")
 	}
 	for ctx.Err() == nil {
@@ -124,7 +114,7 @@ func (st *stateService) Add(ctx context.Context, req *hostv1.AddStateRequest) (*
 		if req.GetTtl() > 0 {
 			next.Expires = s.r.o.Clock().Add(time.Duration(req.GetTtl()) * time.Millisecond)
 		}
-		e, err := store.Put(ctx, owner, next, &rev, s.stateQuota())
+		e, err := store.Put(ctx, owner, next, &rev, s.box.Quota(hostabi.StateWrite))
 		switch {
 		case err == nil:
 			s.stateChanged(ctx, owner, e.Key, e.Revision, false)
@@ -158,23 +148,19 @@ func added(ctx context.Context, store State, owner hostabi.PluginName, req *host
 	return next, rev, nil
 }
 
-func (s *Session) stateQuota() int64 {
-	if q := s.box.Quota(hostabi.StateWrite); q > 0 {
-		return min(q, maxStateQuota)
-	}
-	return stateQuota
-}
-
 // Delete implements hostv1.StateServer.
 func (st *stateService) Delete(ctx context.Context, req *hostv1.DeleteStateRequest) (*hostv1.Empty, error) {
 	owner, store, err := st.open(ctx, req.GetOwner())
 	if err != nil {
 		return nil, err
 	}
-	if err := store.Delete(ctx, owner, req.GetKey(), req.IfRevision); err != nil {
+	deleted, err := store.Delete(ctx, owner, req.GetKey(), req.IfRevision)
+	if err != nil {
 		return nil, err
 	}
-	sessionOf(ctx).stateChanged(ctx, owner, req.GetKey(), 0, true)
+	if deleted {
+		sessionOf(ctx).stateChanged(ctx, owner, req.GetKey(), 0, true)
+	}
 	return &hostv1.Empty{}, nil
 }
 

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	firstWait = 5 * time.Millisecond
-	lastWait  = 100 * time.Millisecond
+	firstWait = time.Millisecond
+	lastWait  = 20 * time.Millisecond // a holder that comes back at once leaves little room, and nobody may starve
 )
 
 // mutexes are the in-process half of file locks: goroutines of one process queue here and do not poll.

@@ -16,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,15 +23,6 @@ import (
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/atomicfile"
-)
-
-// Bounds of one owner (events-state.md section 6).
-const (
-	DefaultQuota = 1 << 20  // bytes when no quota was granted
-	MaxQuota     = 16 << 20 // bytes whatever was granted
-	maxEntries   = 10_000
-	entryCost    = 64 // bytes counted for an entry beside key and value
-	maxTTL       = 10 * 365 * 24 * time.Hour
 )
 
 // Options configure a Store.
@@ -111,47 +101,53 @@ func (s *Store) Get(_ context.Context, owner hostabi.PluginName, key string) (ho
 	}
 	e := f.find(key, s.now())
 	if e == nil {
-		return hostabi.StateEntry{}, hostabi.Errorf(hostabi.ReasonKeyNotFound, "%s has no state key %s", owner, key)
+		return hostabi.StateEntry{}, hostabi.StateMissing(owner, key)
 	}
 	return e.entry(owner), nil
 }
 
 // Put writes e.Key and e.Value, with e.Expires or the default TTL. ifRev nil = unconditional, 0 = must not
 // exist, n = exactly revision n, else STATE_CONFLICT with metadata "revision". quota bounds the owner's total
-// (0 = DefaultQuota): QUOTA. After an error nothing has changed.
+// (0 = hostabi.StateQuota): QUOTA. After an error nothing has changed.
 func (s *Store) Put(ctx context.Context, owner hostabi.PluginName, e hostabi.StateEntry, ifRev *uint64, quota int64) (hostabi.StateEntry, error) {
-	if err := hostabi.CheckStateKey(e.Key); err != nil {
+	if err := hostabi.CheckStateEntry(owner, &e); err != nil {
 		return hostabi.StateEntry{}, err
-	}
-	if len(e.Value) > hostabi.MaxStateValue {
-		return hostabi.StateEntry{}, hostabi.Errorf(hostabi.ReasonTooLarge, "state value of %s has %d bytes, at most %d", e.Key, len(e.Value), hostabi.MaxStateValue)
 	}
 	var out hostabi.StateEntry
 	err := s.edit(ctx, owner, func(f *file, now int64) error {
 		if err := f.match(owner, e.Key, ifRev, now); err != nil {
 			return err
 		}
-		out = f.put(owner, e, now, s.expiry(e.Expires, now))
+		out = f.put(owner, e, now, unixMilli(hostabi.StateExpiry(e.Expires, time.UnixMilli(now), s.o.DefaultTTL)))
 		return f.fits(owner, quota)
 	})
 	return out, err
 }
 
-// Delete removes a key. A missing key is no error unless ifRev is set.
-func (s *Store) Delete(ctx context.Context, owner hostabi.PluginName, key string, ifRev *uint64) error {
+// errUnchanged ends an edit that has nothing to write.
+var errUnchanged = errors.New("unchanged")
+
+// Delete removes a key and reports whether it was there. A missing key is no error unless ifRev is set.
+func (s *Store) Delete(ctx context.Context, owner hostabi.PluginName, key string, ifRev *uint64) (deleted bool, err error) {
 	if err := hostabi.CheckStateKey(key); err != nil {
-		return err
+		return false, err
 	}
-	return s.edit(ctx, owner, func(f *file, now int64) error {
+	err = s.edit(ctx, owner, func(f *file, now int64) error {
 		if err := f.match(owner, key, ifRev, now); err != nil {
 			return err
 		}
-		if i, ok := f.index(key); ok {
-			f.Entries = slices.Delete(f.Entries, i, i+1)
-			f.Sequence++
+		i, ok := f.index(key)
+		if !ok {
+			return errUnchanged
 		}
+		f.Entries = slices.Delete(f.Entries, i, i+1)
+		f.Sequence++
 		return nil
 	})
+	if errors.Is(err, errUnchanged) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // List yields the live entries with the prefix in key order, of one moment.
@@ -213,16 +209,12 @@ func (s *Store) Remove(ctx context.Context, owner hostabi.PluginName) error {
 
 func (s *Store) now() int64 { return s.o.Clock().UnixMilli() }
 
-// expiry is when an entry written now ends: what was asked for, else the default, never beyond ten years.
-func (s *Store) expiry(asked time.Time, now int64) int64 {
-	at := int64(0)
-	switch {
-	case !asked.IsZero():
-		at = asked.UnixMilli()
-	case s.o.DefaultTTL > 0:
-		at = now + s.o.DefaultTTL.Milliseconds()
+// unixMilli is the time in a file, 0 = none.
+func unixMilli(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
 	}
-	return min(at, now+maxTTL.Milliseconds())
+	return t.UnixMilli()
 }
 
 func (s *Store) path(owner hostabi.PluginName) string {
@@ -339,7 +331,7 @@ func (s *Store) read(owner hostabi.PluginName) (*file, error) {
 		return nil, storeError(owner, err)
 	}
 	defer func() { _ = r.Close() }() // read-only
-	b, err := io.ReadAll(io.LimitReader(r, 4*MaxQuota))
+	b, err := io.ReadAll(io.LimitReader(r, 4*hostabi.MaxStateQuota))
 	if err != nil {
 		return nil, storeError(owner, err)
 	}
@@ -423,8 +415,7 @@ func (f *file) match(owner hostabi.PluginName, key string, ifRev *uint64, now in
 		have = e.Revision
 	}
 	if have != *ifRev {
-		return hostabi.Errorf(hostabi.ReasonStateConflict, "state key %s of %s has revision %d, not %d", key, owner, have, *ifRev).
-			WithMeta("revision", strconv.FormatUint(have, 10))
+		return hostabi.StateConflict(owner, key, have, *ifRev)
 	}
 	return nil
 }
@@ -443,18 +434,11 @@ func (f *file) put(owner hostabi.PluginName, in hostabi.StateEntry, now, expires
 }
 
 func (f *file) fits(owner hostabi.PluginName, quota int64) error {
-	if quota <= 0 {
-		quota = DefaultQuota
-	}
-	quota = min(quota, MaxQuota)
 	var total int64
 	for i := range f.Entries {
-		total += int64(len(f.Entries[i].Key) + len(f.Entries[i].Value) + entryCost)
+		total += hostabi.StateCost(f.Entries[i].Key, f.Entries[i].Value)
 	}
-	if total > quota || len(f.Entries) > maxEntries {
-		return hostabi.Errorf(hostabi.ReasonQuota, "state of %s would hold %d bytes in %d entries, at most %d bytes and %d entries", owner, total, len(f.Entries), quota, maxEntries)
-	}
-	return nil
+	return hostabi.CheckStateQuota(owner, total, len(f.Entries), quota)
 }
 
 func (e *entry) expired(now int64) bool { return e.Expires != 0 && e.Expires <= now }

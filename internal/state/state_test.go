@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,9 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/bustest"
 )
 
 const owner = hostabi.PluginName("s3")
@@ -20,134 +19,40 @@ const owner = hostabi.PluginName("s3")
 // TestMain lets the test binary be one of several processes that share a store.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("DS_TEST_STATE_INCREMENT"); dir != "" {
-		for range 100 {
-			if err := increment(context.Background(), Open(Options{Dir: dir})); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				os.Exit(1)
-			}
+		if err := bustest.Increment(context.Background(), Open(Options{Dir: dir}), increments); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
 		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-// each runs f over both engines.
-func each(t *testing.T, f func(t *testing.T, s *Store, clock *time.Time)) {
-	t.Helper()
-	for name, open := range map[string]func(Options) *Store{"memory": Memory, "files": Open} {
-		t.Run(name, func(t *testing.T) {
-			now := time.UnixMilli(1_700_000_000_000)
-			f(t, open(Options{Dir: filepath.Join(t.TempDir(), "state"), Clock: func() time.Time { return now }}), &now)
-		})
-	}
-}
-
-func TestPutGetDelete(t *testing.T) {
-	each(t, func(t *testing.T, s *Store, clock *time.Time) {
-		first := put(t, s, "a/b", "one", nil)
-		*clock = clock.Add(time.Second)
-		second := put(t, s, "a/b", "two", nil)
-		if first.Revision == 0 || second.Revision <= first.Revision {
-			t.Errorf("revisions %d, %d do not grow", first.Revision, second.Revision)
-		}
-		got, err := s.Get(t.Context(), owner, "a/b")
-		if err != nil || string(got.Value) != "two" || !got.Created.Equal(first.Created) || !got.Updated.After(got.Created) {
-			t.Errorf("Get = %+v, %v", got, err)
-		}
-		if err := s.Delete(t.Context(), owner, "a/b", nil); err != nil {
-			t.Fatal(err)
-		}
-		wantReason(t, errOf(s.Get(t.Context(), owner, "a/b")), hostabi.ReasonKeyNotFound)
-		if err := s.Delete(t.Context(), owner, "a/b", nil); err != nil {
-			t.Errorf("deleting a missing key: %v", err)
-		}
-		if again := put(t, s, "a/b", "three", nil); again.Revision <= second.Revision {
-			t.Errorf("revision %d after a delete does not grow beyond %d", again.Revision, second.Revision)
+func TestMemory(t *testing.T) {
+	bustest.RunState(t, func(*testing.T) func(bustest.StateOptions) bustest.State {
+		// Another handle on what is in memory is the store itself, with what the case sets.
+		store := Memory(Options{})
+		return func(o bustest.StateOptions) bustest.State {
+			if o.Clock != nil {
+				store.o.Clock = o.Clock
+			}
+			store.o.DefaultTTL = o.DefaultTTL
+			return store
 		}
 	})
 }
 
-func TestRevisions(t *testing.T) {
-	each(t, func(t *testing.T, s *Store, _ *time.Time) {
-		none, one := uint64(0), uint64(1)
-		e := put(t, s, "k", "v", &none)
-		err := errOf(s.Put(t.Context(), owner, hostabi.StateEntry{Key: "k", Value: []byte("w")}, &none, 0))
-		wantReason(t, err, hostabi.ReasonStateConflict)
-		if he := hostabi.AsError(err); he.Meta["revision"] != fmt.Sprint(e.Revision) {
-			t.Errorf("conflict names revision %q, want %d", he.Meta["revision"], e.Revision)
-		}
-		stale := e.Revision + 7
-		wantReason(t, s.Delete(t.Context(), owner, "k", &stale), hostabi.ReasonStateConflict)
-		wantReason(t, s.Delete(t.Context(), owner, "missing", &one), hostabi.ReasonStateConflict)
-		if got, _ := s.Get(t.Context(), owner, "k"); string(got.Value) != "v" {
-			t.Errorf("a refused write changed the value to %q", got.Value)
-		}
-		put(t, s, "k", "w", &e.Revision)
-	})
-}
-
-func TestTTL(t *testing.T) {
-	each(t, func(t *testing.T, s *Store, clock *time.Time) {
-		if _, err := s.Put(t.Context(), owner, hostabi.StateEntry{Key: "k", Expires: clock.Add(time.Second)}, nil, 0); err != nil {
-			t.Fatal(err)
-		}
-		put(t, s, "stays", "v", nil)
-		*clock = clock.Add(time.Second)
-		wantReason(t, errOf(s.Get(t.Context(), owner, "k")), hostabi.ReasonKeyNotFound)
-		if keys := list(t, s, ""); strings.Join(keys, " ") != "stays" {
-			t.Errorf("listed %v", keys)
-		}
-		none := uint64(0)
-		put(t, s, "k", "again", &none) // an expired entry counts as absent
-	})
-}
-
-func TestListIsSortedAndFiltered(t *testing.T) {
-	each(t, func(t *testing.T, s *Store, _ *time.Time) {
-		for _, k := range []string{"b/2", "a", "b/1", "c"} {
-			put(t, s, k, k, nil)
-		}
-		if keys := list(t, s, "b/"); strings.Join(keys, " ") != "b/1 b/2" {
-			t.Errorf("listed %v", keys)
-		}
-		for e, err := range s.List(t.Context(), "other", "") {
-			t.Errorf("another owner sees %+v, %v", e, err)
+func TestFiles(t *testing.T) {
+	bustest.RunState(t, func(t *testing.T) func(bustest.StateOptions) bustest.State {
+		dir := filepath.Join(t.TempDir(), "state")
+		return func(o bustest.StateOptions) bustest.State {
+			return Open(Options{Dir: dir, Clock: o.Clock, DefaultTTL: o.DefaultTTL})
 		}
 	})
 }
 
-func TestLimits(t *testing.T) {
-	each(t, func(t *testing.T, s *Store, _ *time.Time) {
-		ctx := t.Context()
-		wantReason(t, errOf(s.Put(ctx, owner, hostabi.StateEntry{Key: "../x"}, nil, 0)), hostabi.ReasonBadKey)
-		wantReason(t, errOf(s.Put(ctx, "../x", hostabi.StateEntry{Key: "k"}, nil, 0)), hostabi.ReasonUsage)
-		wantReason(t, errOf(s.Put(ctx, owner, hostabi.StateEntry{Key: "k", Value: make([]byte, hostabi.MaxStateValue+1)}, nil, 0)), hostabi.ReasonTooLarge)
-		put(t, s, "k", "small", nil)
-		wantReason(t, errOf(s.Put(ctx, owner, hostabi.StateEntry{Key: "l", Value: make([]byte, 1000)}, nil, 1000)), hostabi.ReasonQuota)
-		if keys := list(t, s, ""); strings.Join(keys, " ") != "k" {
-			t.Errorf("a refused write left %v", keys)
-		}
-	})
-}
-
-// TestTwoWritersOneWins is the promise of compare-and-set, in one process and across processes.
-func TestTwoWritersOneWins(t *testing.T) {
-	each(t, func(t *testing.T, s *Store, _ *time.Time) {
-		var wg sync.WaitGroup
-		for range 8 {
-			wg.Go(func() {
-				for range 25 {
-					if err := increment(t.Context(), s); err != nil {
-						t.Error(err)
-						return
-					}
-				}
-			})
-		}
-		wg.Wait()
-		wantCount(t, s, 200)
-	})
-}
+// Writers of TestProcessesShareTheStore and what each adds.
+const processes, increments = 8, 1000
 
 func TestProcessesShareTheStore(t *testing.T) {
 	if testing.Short() {
@@ -159,7 +64,7 @@ func TestProcessesShareTheStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	for range 4 {
+	for range processes {
 		wg.Go(func() {
 			cmd := exec.Command(self)
 			cmd.Env = append(os.Environ(), "DS_TEST_STATE_INCREMENT="+dir)
@@ -169,7 +74,7 @@ func TestProcessesShareTheStore(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	wantCount(t, Open(Options{Dir: dir}), 400)
+	bustest.WantCount(t, Open(Options{Dir: dir}), processes*increments)
 }
 
 func TestDamagedFileIsKept(t *testing.T) {
@@ -214,19 +119,6 @@ func TestFilesAreReadableAndPrivate(t *testing.T) {
 	}
 }
 
-func TestRetire(t *testing.T) {
-	each(t, func(t *testing.T, s *Store, _ *time.Time) {
-		put(t, s, "k", "v", nil)
-		if err := s.Retire(t.Context(), owner); err != nil {
-			t.Fatal(err)
-		}
-		wantReason(t, errOf(s.Get(t.Context(), owner, "k")), hostabi.ReasonKeyNotFound)
-		if err := s.Retire(t.Context(), "never-seen"); err != nil {
-			t.Errorf("retiring nothing: %v", err)
-		}
-	})
-}
-
 func TestUnwritableDirectory(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -259,50 +151,6 @@ func put(t testing.TB, s *Store, key, value string, ifRev *uint64) hostabi.State
 		t.Fatal(err)
 	}
 	return e
-}
-
-func list(t *testing.T, s *Store, prefix string) (keys []string) {
-	t.Helper()
-	for e, err := range s.List(t.Context(), owner, prefix) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		keys = append(keys, e.Key)
-	}
-	return keys
-}
-
-// increment adds one to the key n with compare-and-set, until it wins.
-func increment(ctx context.Context, s *Store) error {
-	for {
-		var rev uint64
-		n := 0
-		e, err := s.Get(ctx, owner, "n")
-		if err == nil {
-			rev, n = e.Revision, int(e.Value[0])<<8|int(e.Value[1])
-		} else if !errors.Is(err, &hostabi.Error{Reason: hostabi.ReasonKeyNotFound}) {
-			return err
-		}
-		n++
-		_, err = s.Put(ctx, owner, hostabi.StateEntry{Key: "n", Value: []byte{byte(n >> 8), byte(n)}}, &rev, 0)
-		if err == nil {
-			return nil
-		}
-		if hostabi.ReasonOf(err) != hostabi.ReasonStateConflict {
-			return err
-		}
-	}
-}
-
-func wantCount(t *testing.T, s *Store, want int) {
-	t.Helper()
-	e, err := s.Get(t.Context(), owner, "n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := int(e.Value[0])<<8 | int(e.Value[1]); got != want {
-		t.Errorf("counted %d, want %d", got, want)
-	}
 }
 
 func wantReason(t *testing.T, err error, want hostabi.Reason) {
