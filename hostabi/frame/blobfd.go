@@ -28,7 +28,7 @@ type filer interface {
 // descriptor returns the file to pass with the reply in buf, behind the room for the header, or nil. The
 // reply then says has_fd. The file stays the session's.
 func (sv *server) descriptor(c *serving, method string, req []byte, buf *[]byte) *os.File {
-	if method != cacheOpen || sv.w.fds == nil || !wantsFD(req, c.enc) {
+	if method != cacheOpen || sv.w.sock == nil || !wantsFD(req, c.enc) {
 		return nil
 	}
 	id, ok := openedHandle((*buf)[HeaderSize:], c.enc)

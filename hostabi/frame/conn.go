@@ -1,7 +1,6 @@
 package frame
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -13,22 +12,24 @@ import (
 )
 
 // Conn is the guest end of a connection: a hostabi.Session whose calls travel as frames. It has one locked
-// writer and one reader goroutine, which starts at the first call; before that nothing is read or written.
-// At most hostabi.MaxCalls unary calls are in flight, further ones wait. Conn is safe for concurrent use.
+// writer; who reads, see incoming. Nothing is read or written before the first call. At most hostabi.MaxCalls
+// unary calls are in flight, further ones wait. Conn is safe for concurrent use.
 type Conn struct {
-	rw      io.ReadWriteCloser
-	w       writer
-	slots   chan struct{}
-	started sync.Once
-	wg      sync.WaitGroup // the reader, and writers of CANCEL
+	rw    io.ReadWriteCloser
+	w     writer
+	in    incoming
+	slots chan struct{}
+	wg    sync.WaitGroup // the reader of the background, and writers of CANCEL
 
-	mu      sync.Mutex
-	last    uint32
-	calls   map[uint32]chan answer
-	streams map[uint32]*outbound
-	files   map[uint32]*os.File // by handle
-	err     *hostabi.Error      // why the connection has ended
-	over    chan struct{}       // closed when err is set
+	mu       sync.Mutex
+	last     uint32
+	calls    map[uint32]chan answer
+	streams  map[uint32]*outbound
+	given    map[uint32]struct{} // up, before the host has ended them
+	watching bool                // the reader of the background runs
+	files    map[uint32]*os.File // by handle
+	err      *hostabi.Error      // why the connection has ended
+	over     chan struct{}       // closed when err is set
 }
 
 var _ hostabi.Session = (*Conn)(nil)
@@ -42,13 +43,14 @@ type answer struct {
 	file *os.File
 }
 
-// NewConn makes the guest end of conn. It writes and reads nothing before the first call. Close ends the
-// reader only if closing conn ends a Read of it.
+// NewConn makes the guest end of conn. It writes and reads nothing before the first call. Close ends only if
+// closing conn ends a Read of it.
 func NewConn(conn io.ReadWriteCloser) *Conn {
 	return &Conn{
-		rw: conn, w: writer{w: conn},
+		rw: conn, w: writer{w: conn}, in: newIncoming(conn),
 		slots: make(chan struct{}, hostabi.MaxCalls),
-		calls: make(map[uint32]chan answer), streams: make(map[uint32]*outbound), files: make(map[uint32]*os.File),
+		calls: make(map[uint32]chan answer), streams: make(map[uint32]*outbound),
+		given: make(map[uint32]struct{}), files: make(map[uint32]*os.File),
 		over: make(chan struct{}),
 	}
 }
@@ -74,19 +76,12 @@ func (c *Conn) Invoke(ctx context.Context, call hostabi.Call) ([]byte, error) {
 	if err != nil {
 		return call.Dst, err
 	}
-	select {
-	case a := <-done:
+	if a, ok := c.await(ctx, done); ok {
 		return c.reply(call, a)
-	case <-ctx.Done():
 	}
-	c.mu.Lock()
-	_, waiting := c.calls[id]
-	delete(c.calls, id)
-	c.mu.Unlock()
-	if !waiting { // it was answered meanwhile
+	if !c.giveUp(id, call.Enc) { // it was answered meanwhile
 		return c.reply(call, <-done)
 	}
-	c.cancel(id, call.Enc)
 	return call.Dst, ctxError(ctx)
 }
 
@@ -167,11 +162,13 @@ func (p *passed) Close() error {
 	return p.f.Close()
 }
 
-// Close ends all calls, closes the connection and waits for the reader. It is idempotent.
+// Close ends all calls, closes the connection and waits for who reads. It is idempotent.
 func (c *Conn) Close() error {
-	c.started.Do(func() {}) // no reader after this
 	c.fail(hostabi.Errorf(hostabi.ReasonInterrupted, "the connection to the host is closed"))
 	err := c.rw.Close()
+	c.in.turn <- struct{}{}
+	c.in.drop()
+	<-c.in.turn
 	c.wg.Wait()
 	if errors.Is(err, os.ErrClosed) {
 		return nil
@@ -182,7 +179,6 @@ func (c *Conn) Close() error {
 // open registers the owner of an id and writes its opening frame. Ids must reach the host in order, so both
 // happen under the writer's lock.
 func (c *Conn) open(f *Frame, done chan answer, st *outbound) (uint32, error) {
-	c.started.Do(func() { c.wg.Go(c.read) })
 	buf := getBuffer()
 	defer putBuffer(buf)
 	c.w.mu.Lock()
@@ -204,12 +200,15 @@ func (c *Conn) open(f *Frame, done chan answer, st *outbound) (uint32, error) {
 	} else {
 		c.calls[f.ID] = done
 	}
+	if st != nil || c.in.timed == nil {
+		c.watch()
+	}
 	c.mu.Unlock()
 	*buf = Append((*buf)[:0], f)
 	if c.w.writeLocked(*buf) != nil {
-		// The reader knows more: a session error, or that the host is gone.
+		// What is to be read says more: a session error, or that the host is gone.
 		guard := time.AfterFunc(farewell, func() { c.rw.Close() })
-		<-c.over
+		c.readToEnd()
 		guard.Stop()
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -218,37 +217,27 @@ func (c *Conn) open(f *Frame, done chan answer, st *outbound) (uint32, error) {
 	return f.ID, nil
 }
 
-// cancel tells the host that nobody waits for id. It does not wait for a host that does not read.
-func (c *Conn) cancel(id uint32, enc hostabi.Encoding) {
+// giveUp ends id here and tells the host that nobody waits for it; it reports false if the host has ended id before.
+// It does not wait for a host that does not read.
+func (c *Conn) giveUp(id uint32, enc hostabi.Encoding) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
-		return
+	if c.calls[id] == nil && c.streams[id] == nil {
+		return false
 	}
+	delete(c.calls, id)
+	delete(c.streams, id)
+	c.giveUpLocked(id, enc)
+	return true
+}
+
+func (c *Conn) giveUpLocked(id uint32, enc hostabi.Encoding) {
+	c.given[id] = struct{}{}
+	c.watch()
 	c.wg.Go(func() { _ = c.w.frame(&Frame{Enc: enc, ID: id, Flags: FlagCancel}) })
 }
 
-// read is the reader goroutine.
-func (c *Conn) read() {
-	in, fds := newReader(c.rw)
-	r := bufio.NewReaderSize(in, readSize)
-	for {
-		f, err := Decode(r, nil)
-		var file *os.File
-		if err == nil && f.Flags&FlagFD != 0 && fds != nil {
-			file = fds.take()
-		}
-		if err = c.frame(&f, file, err); err != nil {
-			break
-		}
-	}
-	c.rw.Close() // a write that waits ends too
-	if fds != nil {
-		fds.close()
-	}
-}
-
-// frame takes one frame or the error instead of it; the result ends the reader, after everybody was told.
+// frame takes one frame or the error instead of it; the result ends the reading, after everybody was told.
 func (c *Conn) frame(f *Frame, file *os.File, err error) error {
 	var refused *hostabi.Error
 	switch {
@@ -267,6 +256,13 @@ func (c *Conn) frame(f *Frame, file *os.File, err error) error {
 	c.mu.Lock()
 	done, st := c.calls[f.ID], c.streams[f.ID]
 	delete(c.calls, f.ID)
+	switch {
+	case f.Flags&FlagEnd != 0:
+		delete(c.streams, f.ID)
+		delete(c.given, f.ID)
+	case done != nil: // a stream that was called as if it were none
+		c.giveUpLocked(f.ID, f.Enc)
+	}
 	c.mu.Unlock()
 	switch {
 	case done != nil:

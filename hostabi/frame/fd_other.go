@@ -13,7 +13,9 @@ func newSender(io.ReadWriteCloser) sender { return nil }
 // fdReader stands for the receiving end on Unix.
 type fdReader struct{}
 
-func newReader(conn io.ReadWriteCloser) (io.Reader, *fdReader) { return conn, nil }
+func newReader(conn io.ReadWriteCloser, _ bool) (io.Reader, *fdReader) { return conn, nil }
+
+func (r *fdReader) soon() bool { return false }
 
 func (r *fdReader) take() *os.File { return nil }
 

@@ -68,6 +68,25 @@ func (s *fdSender) send(b []byte, f *os.File) error {
 	return err
 }
 
+// now writes what the socket takes without waiting.
+func (s *fdSender) now(b []byte) (n int, err error) {
+	cerr := s.rc.Write(func(sock uintptr) bool {
+		for {
+			n, err = syscall.SendmsgN(int(sock), b, nil, nil, syscall.MSG_DONTWAIT)
+			if err != syscall.EINTR {
+				return true
+			}
+		}
+	})
+	switch {
+	case cerr != nil:
+		return 0, cerr
+	case err == syscall.EAGAIN:
+		return 0, nil
+	}
+	return n, err
+}
+
 // withFD calls f with the descriptor of file, which stays open and keeps its mode meanwhile.
 func withFD(file *os.File, f func(fd int) error) error {
 	rc, err := file.SyscallConn()
@@ -86,20 +105,36 @@ func withFD(file *os.File, f func(fd int) error) error {
 // behind bytes with descriptors, so they queue in the order of their frames.
 type fdReader struct {
 	rc  syscall.RawConn
-	oob [64]byte
+	oob []byte // room for descriptors; none are taken without it
 
 	mu    sync.Mutex
 	files []int
 }
 
-// newReader is conn, or a reader that receives descriptors too.
-func newReader(conn io.ReadWriteCloser) (io.Reader, *fdReader) {
+// newReader is conn, or a reader of the unix socket that it is. With fds it receives descriptors too.
+func newReader(conn io.ReadWriteCloser, fds bool) (io.Reader, *fdReader) {
 	rc := rawConn(conn)
 	if rc == nil {
 		return conn, nil
 	}
 	r := &fdReader{rc: rc}
+	if fds {
+		r.oob = make([]byte, 64)
+	}
 	return r, r
+}
+
+// soon waits in the kernel for a moment until there is something to read, and reports whether there is. It is for
+// callers that expect something at once: going through the runtime's poller wakes other threads.
+func (r *fdReader) soon() (yes bool) {
+	if r == nil {
+		return false
+	}
+	err := r.rc.Read(func(fd uintptr) bool {
+		yes = readableSoon(fd)
+		return true
+	})
+	return yes && err == nil
 }
 
 func (r *fdReader) Read(p []byte) (int, error) {
@@ -110,7 +145,7 @@ func (r *fdReader) Read(p []byte) (int, error) {
 	var read error
 	err := r.rc.Read(func(fd uintptr) bool {
 		for {
-			n, oobn, read = recvmsg(int(fd), p, r.oob[:])
+			n, oobn, read = recvmsg(int(fd), p, r.oob)
 			if !errors.Is(read, syscall.EINTR) {
 				return !errors.Is(read, syscall.EAGAIN)
 			}

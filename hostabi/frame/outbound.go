@@ -92,7 +92,7 @@ func (st *outbound) write(msg []byte, flags Flags) error {
 		return nil
 	}
 	if err := st.c.w.frame(&f); err != nil {
-		return io.EOF // the reader finds out why
+		return io.EOF // whoever reads finds out why
 	}
 	return nil
 }
@@ -101,10 +101,7 @@ func (st *outbound) write(msg []byte, flags Flags) error {
 func (st *outbound) given() {
 	select {
 	case <-st.ended:
-		st.c.mu.Lock()
-		delete(st.c.streams, st.id)
-		st.c.mu.Unlock()
-		st.c.cancel(st.id, st.enc)
+		st.c.giveUp(st.id, st.enc)
 	default:
 	}
 }
@@ -155,9 +152,7 @@ func (st *outbound) abort(e *hostabi.Error) {
 	st.c.mu.Lock()
 	id := st.id
 	st.c.mu.Unlock()
-	if id != 0 {
-		st.c.cancel(id, st.enc)
-	}
+	st.c.giveUp(id, st.enc) // 0: not opened yet, see given
 }
 
 // finish ends the stream with e and reports whether it had not ended before.
@@ -172,9 +167,6 @@ func (st *outbound) finish(e *hostabi.Error) bool {
 	st.stop()
 	st.err = e
 	close(st.ended) // before the id is looked at: see write
-	st.c.mu.Lock()
-	delete(st.c.streams, st.id)
-	st.c.mu.Unlock()
 	return true
 }
 

@@ -47,7 +47,7 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, s hostabi.Session) erro
 	serveCtx, cancel := context.WithCancelCause(ctx)
 	sv := &server{
 		ctx: serveCtx, session: s,
-		w:     writer{w: conn, fds: newSender(conn), timed: timedOf(conn)},
+		w:     writer{w: conn, sock: newSender(conn)},
 		calls: make(chan struct{}, hostabi.MaxCalls),
 		live:  make(map[uint32]*serving),
 	}
@@ -58,7 +58,7 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, s hostabi.Session) erro
 		conn.Close()
 		close(closed)
 	})
-	err := sv.read(bufio.NewReaderSize(conn, readSize))
+	err := sv.read(conn)
 	if e, ok := errors.AsType[*hostabi.Error](err); ok && ctx.Err() == nil {
 		guard := time.AfterFunc(farewell, func() { conn.Close() })
 		_ = sv.w.end(0, hostabi.EncProto, e)
@@ -88,8 +88,9 @@ type server struct {
 	w         writer
 	calls     chan struct{} // a token for each unary call in flight
 	wg        sync.WaitGroup
-	last      uint32 // largest id seen; only the reader uses it
-	more      bool   // the guest has sent more than this frame; only the reader uses it
+	last      uint32    // largest id seen; only the reader uses it
+	more      bool      // the guest has sent more than this frame; only the reader uses it
+	in        *fdReader // nil if it is no unix socket; only the reader uses it
 
 	mu      sync.Mutex
 	live    map[uint32]*serving
@@ -119,7 +120,10 @@ type inbound struct {
 }
 
 // read is the reader; its error ends the session.
-func (sv *server) read(r *bufio.Reader) error {
+func (sv *server) read(conn io.ReadWriteCloser) error {
+	in, sock := newReader(conn, false)
+	sv.in = sock
+	r := bufio.NewReaderSize(in, readSize)
 	for {
 		f, err := Decode(r, nil)
 		if err != nil && (hostabi.ReasonOf(err) != hostabi.ReasonTooLarge || f.ID == 0) {
@@ -180,7 +184,7 @@ func (sv *server) open(f *Frame, refused error) error {
 	if !end || sv.streamer != nil && sv.streamer.Streaming(f.Method) {
 		return sv.openStream(f, end)
 	}
-	if !sv.more && sv.quickener != nil && sv.w.timed != nil && sv.quickener.Quick(f.Method) {
+	if !sv.more && sv.quickener != nil && sv.w.sock != nil && sv.quickener.Quick(f.Method) {
 		return sv.quick(f)
 	}
 	c := sv.register(f, nil)
@@ -260,7 +264,9 @@ func (sv *server) unary(c *serving, method string, req []byte) {
 	buf := getBuffer()
 	defer putBuffer(buf)
 	var file *os.File
-	if *buf, file = sv.answer(c, method, req, (*buf)[:0]); file != nil {
+	*buf, file = sv.answer(c, method, req, (*buf)[:0])
+	sv.forget(c)
+	if file != nil {
 		_ = sv.w.writeFD(*buf, file)
 		return
 	}
@@ -268,13 +274,14 @@ func (sv *server) unary(c *serving, method string, req []byte) {
 }
 
 // quick is unary for the reader, which does not wait for the guest to take the reply: the guest may wait for the
-// reader.
+// reader. Nothing can cancel it meanwhile.
 func (sv *server) quick(f *Frame) error {
 	buf := getBuffer()
-	*buf, _ = sv.answer(sv.register(f, nil), f.Method, f.Body, (*buf)[:0])
-	rest := sv.w.writeSoon(*buf)
+	*buf, _ = sv.answer(&serving{id: f.ID, enc: f.Enc, ctx: sv.ctx}, f.Method, f.Body, (*buf)[:0])
+	rest := sv.w.writeNow(*buf)
 	if rest == nil {
 		putBuffer(buf)
+		sv.in.soon() // the guest's next call often comes at once
 		return nil
 	}
 	work := func() {
@@ -296,7 +303,6 @@ func (sv *server) answer(c *serving, method string, req, dst []byte) ([]byte, *o
 	if err == nil && len(reply)-HeaderSize > hostabi.MaxMessage {
 		err = tooLarge(int64(len(reply) - HeaderSize))
 	}
-	sv.forget(c)
 	if err != nil {
 		return appendEnd(head[:0], c.id, c.enc, err), nil
 	}

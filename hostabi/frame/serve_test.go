@@ -680,7 +680,6 @@ func TestGuestSeesSessionError(t *testing.T) {
 	if err := c.w.write([]byte{77}); err != nil {
 		t.Fatal(err)
 	}
-	<-c.over
 	if _, err := invoke(t, c, "/echo", nil); hostabi.ReasonOf(err) != hostabi.ReasonBadFrame {
 		t.Errorf("call after a session error: %v", err)
 	}

@@ -2,11 +2,9 @@ package frame
 
 import (
 	"encoding/binary"
-	"errors"
 	"io"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/delivery-station/ds/hostabi"
 )
@@ -30,30 +28,18 @@ func putBuffer(b *[]byte) {
 // writer is the one way out: whole frames, one after the other. A failed write ends it, since the peer may
 // have got half a frame.
 type writer struct {
-	mu    sync.Mutex
-	w     io.Writer
-	fds   sender // nil where descriptors cannot be passed
-	timed timed  // nil where a write cannot be given up
-	err   error
+	mu   sync.Mutex
+	w    io.Writer
+	sock sender // nil if it is no unix socket
+	err  error
 }
 
-// timed is a connection whose writes can be given up.
-type timed interface {
-	SetWriteDeadline(t time.Time) error
-}
-
-// timedOf is conn if its writes can be given up.
-func timedOf(conn io.Writer) timed {
-	t, ok := conn.(timed)
-	if !ok || t.SetWriteDeadline(time.Time{}) != nil { // a file that is not polled
-		return nil
-	}
-	return t
-}
-
-// sender writes b with a descriptor attached to its first byte.
+// sender is a unix socket.
 type sender interface {
+	// send writes b with a descriptor attached to its first byte.
 	send(b []byte, f *os.File) error
+	// now writes as much of b as the socket takes at once.
+	now(b []byte) (int, error)
 }
 
 // write writes one encoded frame.
@@ -71,30 +57,24 @@ func (w *writer) writeLocked(b []byte) error {
 	return w.err
 }
 
-// soon is how long a peer that reads needs at most to take what fits in the buffers between it and us.
-const soon = 10 * time.Millisecond
-
-// writeSoon is write for callers that must not wait for the peer: if it does not take b soon, what is left has to be
+// writeNow is write for callers that must not wait for the peer: what the socket does not take at once has to be
 // written by calling rest, which waits. Nothing else is written before that.
-func (w *writer) writeSoon(b []byte) (rest func()) {
+func (w *writer) writeNow(b []byte) (rest func()) {
 	if !w.mu.TryLock() {
 		return func() { _ = w.write(b) }
 	}
-	if w.err == nil && w.timed.SetWriteDeadline(time.Now().Add(soon)) == nil {
-		n, err := w.w.Write(b)
-		if cerr := w.timed.SetWriteDeadline(time.Time{}); err == nil {
-			err = cerr
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return func() {
-				defer w.mu.Unlock()
-				_ = w.writeLocked(b[n:])
-			}
-		}
-		w.err = err
+	n := 0
+	if w.err == nil {
+		n, w.err = w.sock.now(b)
 	}
-	w.mu.Unlock()
-	return nil
+	if w.err != nil || n == len(b) {
+		w.mu.Unlock()
+		return nil
+	}
+	return func() {
+		defer w.mu.Unlock()
+		_ = w.writeLocked(b[n:])
+	}
 }
 
 // writeFD is write with a descriptor on the first byte.
@@ -104,7 +84,7 @@ func (w *writer) writeFD(b []byte, f *os.File) error {
 	if w.err != nil {
 		return w.err
 	}
-	w.err = w.fds.send(b, f)
+	w.err = w.sock.send(b, f)
 	return w.err
 }
 

@@ -186,7 +186,7 @@ func contract() []Row {
 	h8.Ours.Label, h8.Ours.Argv[4] = "ds wguest files", "files"
 
 	h3 := calls("H3.64", "guest", "DS_HOST_FD frames", "64", "1280000", 0.30)
-	h3.Note = "the host answers where it reads; what is left is two context switches and, in both Go programs, the poller and 4 to 5 futex calls per call: the guest's caller waits for a reader of its own"
+	h3.Note = "the host answers where it reads and the guest reads where it waits: a call is seven system calls on both sides together and two context switches"
 	b1 := blob("B1", "blob", "by path, native", 1.05)
 	b1.Note = "the time includes Cache.Open, which copies the blob to DS_RUN_DIR for a program that cannot open files of the cache"
 	one := publish("1")
