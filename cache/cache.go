@@ -167,7 +167,7 @@ func (s *Store) Close() error {
 	r = s.run // gc may have renewed it
 	s.run = nil
 	s.mu.Unlock()
-	return r.end(s.fs)
+	return s.fail(r.end(s.fs))
 }
 
 func (s *Store) now() time.Time { return s.o.Clock() }

@@ -37,8 +37,7 @@ func (s *Store) due() bool {
 	if err != nil || s.now().Sub(fi.ModTime()) > gcEvery || fi.ModTime().After(s.now().Add(time.Hour)) {
 		return true
 	}
-	dirs := s.runDirs()
-	if len(dirs) > maxDeadRuns {
+	if dirs, _ := s.runDirs(); len(dirs) > maxDeadRuns {
 		return true
 	}
 	h, err := s.snapshotHeader()
@@ -91,6 +90,7 @@ type collector struct {
 	changes int
 	dead    []deadRun
 	trash   *deleter
+	failed  error            // the first entry that could not be taken away
 	count   map[string]int64 // evicted by reason
 	bytes   int64            // disk bytes of them
 }
@@ -122,7 +122,10 @@ func (c *collector) run() error {
 	if c.changed() > 0 {
 		s.publish("cache.evicted", map[string]any{"count": c.changed(), "bytes": c.bytes})
 	}
-	return errors.Join(err, c.stopped())
+	if err = errors.Join(err, c.stopped()); err == nil && c.o.evict != nil {
+		err = c.failed // who asked for it is told; the next gc tries again
+	}
+	return err
 }
 
 func (c *collector) changed() (n int64) {
@@ -175,7 +178,8 @@ func (c *collector) finish() error {
 // deadRuns finds run directories of processes that ended, cleans them, and keeps their logs until finish.
 func (c *collector) deadRuns() {
 	killed := false
-	for _, dir := range c.s.runDirs() {
+	dirs, _ := c.s.runDirs() // what cannot be listed is for the next gc
+	for _, dir := range dirs {
 		unlock := c.s.lockDead(dir)
 		if unlock == nil {
 			continue
@@ -190,7 +194,7 @@ func (c *collector) deadRuns() {
 		}
 		c.dead = append(c.dead, deadRun{dir, unlock, wrote})
 	}
-	if killed { // between a rename and its record
+	if killed || c.l.gaps { // between a rename and its record
 		c.changes += c.s.reconcile(c.x)
 		c.x.reconcile = c.x.time
 	}
@@ -221,10 +225,10 @@ func (s *Store) sweepHourly() {
 		return
 	}
 	_ = s.fs.Chtimes(s.versionFile(), s.now())
-	for _, dir := range s.runDirs() {
+	dirs, _ := s.runDirs() // as above
+	for _, dir := range dirs {
 		if unlock := s.lockDead(dir); unlock != nil {
-			fi, err := s.fs.Lstat(filepath.Join(dir, "log"))
-			_ = cleanRun(s.fs, dir, err != nil || fi.Size() == 0) // a log waits for gc
+			_ = cleanRun(s.fs, dir, false) // the log waits for gc, to which an empty one says that its process was killed
 			_ = unlock()
 		}
 	}
@@ -358,8 +362,14 @@ func (c *collector) evict(e *entryInfo, reason string) {
 	} else {
 		c.x.unsure = true // taken away by a process that was killed before it could say so
 	}
-	if !c.o.dry && !c.s.takeAway(d, info.Size, c.l, c.trash) {
-		return
+	if !c.o.dry {
+		gone, err := c.s.takeAway(d, info.Size, c.l, c.trash)
+		if err != nil && c.failed == nil {
+			c.failed = err
+		}
+		if !gone {
+			return
+		}
 	}
 	if !c.o.dry {
 		c.changes++
@@ -376,12 +386,13 @@ func (c *collector) evict(e *entryInfo, reason string) {
 
 // takeAway renames an entry into the trash and looks then whether it was leased or pinned meanwhile: who
 // leases does it before looking for the entry, so one side sees the other. False = it stays.
-func (s *Store) takeAway(d hostabi.Digest, size int64, l *logs, del *deleter) bool {
-	gone := false
-	err := s.inRun(func(r *run) error {
+func (s *Store) takeAway(d hostabi.Digest, size int64, l *logs, del *deleter) (gone bool, err error) {
+	var now int64
+	taken := false // by us
+	err = s.inRun(func(r *run) error {
 		// Taken before the rename, as the time of a put is taken after its rename: so the later record is
 		// the one that is true.
-		now := s.now().UnixNano()
+		now = s.now().UnixNano()
 		trash := r.path("t")
 		if err := s.fs.Rename(s.entry(d), trash); err != nil {
 			if _, lerr := s.fs.Lstat(s.entry(d)); errors.Is(lerr, fs.ErrNotExist) {
@@ -397,14 +408,17 @@ func (s *Store) takeAway(d hostabi.Digest, size int64, l *logs, del *deleter) bo
 			}
 			return nil
 		}
-		gone = true
+		gone, taken = true, true
 		del.add(trash)
-		return r.append(&record{kind: recordDelete, digest: sumOf(d), size: size, time: now})
+		return nil
 	})
 	if err != nil {
 		s.log.Debug("entry cannot be evicted", "digest", d, "error", err)
 	}
-	return gone
+	if taken {
+		s.logged(&record{kind: recordDelete, digest: sumOf(d), size: size, time: now})
+	}
+	return gone, err
 }
 
 // drop evicts one entry now, unless it is in use.
@@ -422,9 +436,9 @@ func (s *Store) drop(ctx context.Context, d hostabi.Digest) error {
 		return nil
 	}
 	del := newDeleter(s.fs)
-	s.takeAway(d, size, l, del)
+	_, err := s.takeAway(d, size, l, del)
 	del.wait(ctx)
-	return nil
+	return s.fail(err)
 }
 
 // freeSpace evicts when the disk is full, also below MaxSize.

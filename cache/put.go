@@ -191,6 +191,11 @@ func (w *writer) commit(ctx context.Context) (hostabi.BlobInfo, error) {
 		return none, err
 	}
 	published, err := w.publish(ctx, got)
+	now := w.s.now()
+	h := head{expires: w.expires(now)}
+	if published { // also when it could not be made durable
+		w.s.logged(putRecord(got, w.size, disk, now.UnixNano(), unixSeconds(h.expires)))
+	}
 	if err != nil {
 		undo()
 		return none, w.s.fail(err)
@@ -202,9 +207,6 @@ func (w *writer) commit(ctx context.Context) (hostabi.BlobInfo, error) {
 		}
 		return meta.info(head{}), nil // evicted just now, like a blob that was committed before
 	}
-	now := w.s.now()
-	h := head{expires: w.expires(now)}
-	w.s.logged(putRecord(got, w.size, disk, now.UnixNano(), unixSeconds(h.expires)))
 	w.s.count("hashed_bytes", "why", "put", w.size)
 	if w.flown != "" && !w.tier {
 		w.s.remote.offer(w.view, hostabi.Descriptor{Digest: got, Size: w.size})
@@ -282,16 +284,18 @@ func (s *Store) writeMeta(name string, b []byte) (int64, error) {
 		err = f.Sync()
 	}
 	var disk int64
-	if fi, serr := f.Stat(); serr == nil {
+	fi, serr := f.Stat()
+	if serr == nil {
 		disk = atomicfile.DiskBytes(fi)
 	}
-	return disk, errors.Join(err, f.Close())
+	return disk, errors.Join(err, serr, f.Close())
 }
 
 // publish renames the staged directory to its place. published is false if a valid blob is there already:
 // then ours is of no use.
 func (w *writer) publish(ctx context.Context, d hostabi.Digest) (published bool, err error) {
 	s := w.s
+	_, _ = s.theRun() // from here on gc notices that we were killed before the record; without it the record is lost
 	for range 3 {
 		err = s.inDir(s.artifacts(), func() error { return s.fs.Rename(w.dir, s.entry(d)) })
 		if err == nil {

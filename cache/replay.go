@@ -23,6 +23,7 @@ type logs struct {
 	latest map[sum]record   // the last put or delete of a digest
 	leases map[string]map[uint16]map[sum]struct{}
 	ended  map[string]bool // run directories whose process ended in order: its log is complete
+	gaps   bool            // a log could not be read
 }
 
 func (s *Store) newLogs(since int64) *logs {
@@ -34,18 +35,33 @@ func (s *Store) newLogs(since int64) *logs {
 
 // read takes in what was appended since the last call.
 func (l *logs) read() {
-	for _, dir := range l.s.runDirs() {
+	dirs, err := l.s.runDirs()
+	l.missed(err)
+	for _, dir := range dirs {
 		name, at := filepath.Join(dir, "log"), l.at[dir]
-		if fi, err := l.s.fs.Lstat(name); err != nil || fi.Size()-at < recordLen {
-			continue // ended meanwhile, or nothing new
+		fi, err := l.s.fs.Lstat(name)
+		if err == nil && fi.Size()-at < recordLen {
+			continue // nothing new
 		}
-		f, err := l.s.fs.Open(name, os.O_RDONLY, 0)
+		var f atomicfile.File
+		if err == nil {
+			f, err = l.s.fs.Open(name, os.O_RDONLY, 0)
+		}
 		if err != nil {
-			continue // ended meanwhile
+			l.missed(err)
+			continue
 		}
-		b, _ := io.ReadAll(io.NewSectionReader(f, at, math.MaxInt64-at)) // a failing read loses accuracy only
-		_ = f.Close()                                                    // read only
+		b, err := io.ReadAll(io.NewSectionReader(f, at, math.MaxInt64-at))
+		_ = f.Close() // read only
+		l.missed(err)
 		l.at[dir] = at + readRecords(b, func(r *record) { l.take(dir, r) })
+	}
+}
+
+// missed notes that a log could not be read, unless it is gone: its process ended meanwhile.
+func (l *logs) missed(err error) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.gaps = true
 	}
 }
 
@@ -139,7 +155,7 @@ func (s *Store) load(always bool) (x *index, l *logs, changes int) {
 	l = s.newLogs(x.time)
 	l.read()
 	changes = l.merge(x)
-	if always || now-x.reconcile > int64(24*time.Hour) {
+	if always || l.gaps || now-x.reconcile > int64(24*time.Hour) {
 		changes += s.reconcile(x)
 		x.reconcile = now
 	}

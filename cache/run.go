@@ -145,15 +145,19 @@ func cleanRun(f atomicfile.FS, dir string, all bool) error {
 	return atomicfile.RemoveAll(f, dir)
 }
 
-// logged appends a record of what happened to d. A lost record costs accuracy until the next reconcile, so
-// failing is not an error of the operation.
+// logged appends a record of what happened. Failing is not an error of the operation: without a snapshot the next
+// gc takes the sums from the files.
 func (s *Store) logged(rec *record) {
 	r, err := s.theRun()
 	if err == nil {
 		err = r.append(rec)
 	}
-	if err != nil {
-		s.log.Debug("cache log record lost", "error", err)
+	if err == nil {
+		return
+	}
+	s.log.Debug("cache log record lost", "error", err)
+	if rec.kind == recordPut || rec.kind == recordDelete {
+		_ = s.fs.Remove(s.snapshotFile()) // else the sums are wrong until the next reconcile
 	}
 }
 

@@ -177,13 +177,10 @@ func (s *Store) saveSnapshot(x *index) error {
 }
 
 // runDirs are the run directories of all processes.
-func (s *Store) runDirs() []string {
+func (s *Store) runDirs() ([]string, error) {
 	names, err := s.fs.ReadDir(s.runs())
-	if err != nil {
-		return nil
-	}
 	for i, n := range names {
 		names[i] = filepath.Join(s.runs(), n)
 	}
-	return names
+	return names, err
 }

@@ -200,7 +200,11 @@ func (k *checker) entries(ctx context.Context) {
 // runs finds what killed processes left.
 func (k *checker) runs() {
 	s := k.s
-	for _, dir := range s.runDirs() {
+	dirs, err := s.runDirs()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		k.problem(s.runs(), "cannot be read", nil)
+	}
+	for _, dir := range dirs {
 		unlock := s.lockDead(dir)
 		if unlock == nil {
 			continue

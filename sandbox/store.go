@@ -296,7 +296,7 @@ func (s *Store) edit(ctx context.Context, f func([]Grant) ([]Grant, error)) erro
 			return nil, err
 		}
 		if old != nil {
-			err = atomicfile.Write(s.o.FS, s.o.Path+".bak", old, 0o600)
+			err = atomicfile.WriteLocked(s.o.FS, s.o.Path+".bak", old, 0o600)
 		}
 		return b, err
 	})

@@ -72,8 +72,30 @@ const TempSuffix = ".tmp"
 // Write replaces name by data: a temporary file in the same directory, fsync, rename, fsync of the directory.
 // Readers see the old or the new content. The directory must exist; the umask may narrow perm.
 func Write(f FS, name string, data []byte, perm fs.FileMode) error {
-	tmp := tempName(name)
+	return replace(f, tempName(name), name, data, perm)
+}
+
+// WriteLocked is Write for the holder of a lock that all writers of name take: there is one temporary file, so that
+// what a killed process left of it goes with the next write.
+func WriteLocked(f FS, name string, data []byte, perm fs.FileMode) error {
+	dir, base := filepath.Split(name)
+	tmp := filepath.Join(dir, "."+base+TempSuffix)
+	err := replace(f, tmp, name, data, perm)
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := f.Remove(tmp); err != nil {
+		return err
+	}
+	return replace(f, tmp, name, data, perm)
+}
+
+// replace writes tmp and renames it to name. ErrExist: there is a tmp already.
+func replace(f FS, tmp, name string, data []byte, perm fs.FileMode) error {
 	if err := writeTemp(f, tmp, data, perm); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return err // not ours
+		}
 		_ = f.Remove(tmp) // swept later if this fails too
 		return err
 	}
@@ -115,7 +137,7 @@ func Edit(ctx context.Context, f FS, name string, fn func(old []byte) ([]byte, e
 	if err != nil || data == nil || (old != nil && bytes.Equal(old, data)) {
 		return err
 	}
-	return Write(f, name, data, perm)
+	return WriteLocked(f, name, data, perm)
 }
 
 func writeTemp(f FS, tmp string, data []byte, perm fs.FileMode) error {

@@ -368,3 +368,19 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// A temporary file that a killed process left goes with the next edit, and nothing of it stays.
+func TestEditTakesOverALeftTemporaryFile(t *testing.T) {
+	f, dir := atomicfile.OS(), t.TempDir()
+	name := filepath.Join(dir, "f")
+	must(t, os.WriteFile(filepath.Join(dir, ".f"+atomicfile.TempSuffix), []byte("longer than what is written"), 0o400))
+	must(t, atomicfile.Edit(t.Context(), f, name, func([]byte) ([]byte, error) { return []byte("new"), nil }))
+	if b, err := os.ReadFile(name); err != nil || string(b) != "new" {
+		t.Errorf("content %q, %v", b, err)
+	}
+	names, err := f.ReadDir(dir)
+	must(t, err)
+	if runtime.GOOS != "windows" && len(names) != 1 {
+		t.Errorf("left: %v", names)
+	}
+}

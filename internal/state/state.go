@@ -283,7 +283,7 @@ func (s *Store) edit(ctx context.Context, owner hostabi.PluginName, fn func(f *f
 	if err := s.apply(f, fn); err != nil {
 		return err
 	}
-	if err := atomicfile.Write(s.o.FS, s.path(owner), f.encode(), 0o600); err != nil {
+	if err := atomicfile.WriteLocked(s.o.FS, s.path(owner), f.encode(), 0o600); err != nil {
 		return storeError(owner, err)
 	}
 	return nil

@@ -32,8 +32,11 @@ const (
 func seal(f atomicfile.FS, dir string, exec string) (hostabi.Digest, error) {
 	var list []FileEntry
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if err != nil || path == dir {
 			return err
+		}
+		if d.IsDir() {
+			return f.SyncDir(path)
 		}
 		rel, err := filepath.Rel(dir, path)
 		if err != nil {

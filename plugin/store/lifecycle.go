@@ -27,11 +27,11 @@ func (s *Store) Record(r *Receipt) error {
 	}
 	active := s.receiptPath("active", r.Name)
 	if old, err := atomicfile.ReadFile(s.o.FS, active, maxReceipt); err == nil && !sameVersion(old, r) {
-		if err := atomicfile.Write(s.o.FS, s.receiptPath("prev", r.Name), old, 0o600); err != nil {
+		if err := atomicfile.WriteLocked(s.o.FS, s.receiptPath("prev", r.Name), old, 0o600); err != nil {
 			return writeError(err)
 		}
 	}
-	if err := atomicfile.Write(s.o.FS, active, b, 0o600); err != nil {
+	if err := atomicfile.WriteLocked(s.o.FS, active, b, 0o600); err != nil {
 		return writeError(err)
 	}
 	return s.forget("pending", r.Name)
@@ -44,7 +44,7 @@ func (s *Store) Wait(r *Receipt) error {
 	if err != nil {
 		return err
 	}
-	return writeError(atomicfile.Write(s.o.FS, s.receiptPath("pending", r.Name), b, 0o600))
+	return writeError(atomicfile.WriteLocked(s.o.FS, s.receiptPath("pending", r.Name), b, 0o600))
 }
 
 // complete fills what the store knows and encodes r.
@@ -154,14 +154,14 @@ func (s *Store) Rollback(ctx context.Context, name plugin.Name) (from, to *Recei
 		return nil, nil, err
 	}
 	// The switch comes first: after a crash between the two writes the previous version is active, as was asked.
-	if err := atomicfile.Write(s.o.FS, s.receiptPath("active", name), b, 0o600); err != nil {
+	if err := atomicfile.WriteLocked(s.o.FS, s.receiptPath("active", name), b, 0o600); err != nil {
 		return nil, nil, writeError(err)
 	}
 	if from == nil {
 		return nil, to, nil
 	}
 	if b, err = from.encode(); err == nil {
-		err = writeError(atomicfile.Write(s.o.FS, s.receiptPath("prev", name), b, 0o600))
+		err = writeError(atomicfile.WriteLocked(s.o.FS, s.receiptPath("prev", name), b, 0o600))
 	}
 	return from, to, err
 }
@@ -196,7 +196,7 @@ func (s *Store) Change(ctx context.Context, name plugin.Name, f func(*Receipt)) 
 	if err != nil {
 		return nil, err
 	}
-	return r, writeError(atomicfile.Write(s.o.FS, s.receiptPath("active", name), b, 0o600))
+	return r, writeError(atomicfile.WriteLocked(s.o.FS, s.receiptPath("active", name), b, 0o600))
 }
 
 // Verify hashes every file of the version that r names; PLUGIN_MODIFIED when one is not what was installed.

@@ -46,7 +46,7 @@ func (s *Store) Claim(ctx context.Context, p *plugin.Installed, retire func(cont
 	}
 	b, err := json.Marshal(want)
 	if err == nil {
-		err = writeError(atomicfile.Write(s.o.FS, path, append(b, '\n'), 0o600))
+		err = writeError(atomicfile.WriteLocked(s.o.FS, path, append(b, '\n'), 0o600))
 	}
 	return s.unclaimed(path, err)
 }
