@@ -174,7 +174,7 @@ func (p *puller) blob(ctx context.Context, d hostabi.Descriptor) (err error) {
 	}
 	defer func() { release(err == nil) }()
 	how, err := p.fetch(ctx, d, it)
-	if hostabi.ReasonOf(err) == hostabi.ReasonDigestMismatch || errors.Is(err, errSize) {
+	if wrongBytes(err) {
 		how, err = p.fetch(ctx, d, it)
 	}
 	if err != nil {
@@ -206,7 +206,8 @@ func (p *puller) fetch(ctx context.Context, d hostabi.Descriptor, it *item) (how
 		it.source = b.source()
 	}
 	if _, err := w.Commit(ctx); err != nil && hostabi.ReasonOf(err) != hostabi.ReasonExists {
-		if b, ok := r.(*blobReader); ok && hostabi.ReasonOf(err) == hostabi.ReasonDigestMismatch {
+		// Wrong bytes may have been in the prefix that an earlier process left.
+		if b, ok := r.(*blobReader); ok && hostabi.ReasonOf(err) == hostabi.ReasonDigestMismatch && w.Offset() == 0 {
 			b.distrust()
 		}
 		return "", err
@@ -255,10 +256,21 @@ func (p *puller) putManifest(ctx context.Context, n node) error {
 		it.done(hostabi.FromCache)
 		return nil
 	}
+	err := p.keepManifest(ctx, n, it)
+	if wrongBytes(err) { // the prefix that an earlier process left
+		err = p.keepManifest(ctx, n, it)
+	}
+	if err == nil {
+		it.done(hostabi.ByNetwork)
+	}
+	return err
+}
+
+// keepManifest is one attempt to ingest a manifest.
+func (p *puller) keepManifest(ctx context.Context, n node, it *item) error {
 	w, err := p.sink.Create(ctx, n.desc)
 	if hostabi.ReasonOf(err) == hostabi.ReasonExists {
-		it.done(hostabi.ByNetwork) // a sink that cannot open: it was fetched all the same
-		return nil
+		return nil // a sink that cannot open: it was fetched all the same
 	}
 	if err != nil {
 		return err
@@ -270,8 +282,12 @@ func (p *puller) putManifest(ctx context.Context, n node) error {
 	if _, err := w.Commit(ctx); err != nil && hostabi.ReasonOf(err) != hostabi.ReasonExists {
 		return err
 	}
-	it.done(hostabi.ByNetwork)
 	return nil
+}
+
+// wrongBytes reports whether another attempt, which begins at the start, may bring the right ones.
+func wrongBytes(err error) bool {
+	return hostabi.ReasonOf(err) == hostabi.ReasonDigestMismatch || errors.Is(err, errSize)
 }
 
 // slots takes a place in the gate of each remote host among the places, in a fixed order so that two

@@ -82,7 +82,7 @@ func (st *Stage) Close() error {
 	if uerr := st.unlock(); err == nil {
 		err = uerr
 	}
-	return err
+	return writeError(err)
 }
 
 // removeTree makes a sealed tree writable again and removes it.

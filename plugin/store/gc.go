@@ -35,7 +35,24 @@ func (s *Store) Sweep(_ context.Context) (gone []hostabi.Digest, err error) {
 	if err := s.sweepStages(); err != nil {
 		return gone, err
 	}
+	s.sweepTemps()
 	return gone, s.emptyTrash()
+}
+
+// sweepTemps removes temporary files of killed processes.
+func (s *Store) sweepTemps() {
+	for _, dir := range storeDirs {
+		names, _ := s.o.FS.ReadDir(filepath.Join(s.o.Dir, dir)) // not there = nothing to sweep
+		for _, n := range names {
+			path := filepath.Join(s.o.Dir, dir, n)
+			if !strings.HasSuffix(n, atomicfile.TempSuffix) {
+				continue
+			}
+			if info, err := s.o.FS.Lstat(path); err == nil && s.o.Clock().Sub(info.ModTime()) >= sweepAge {
+				_ = s.o.FS.Remove(path) // the next sweep tries again
+			}
+		}
+	}
 }
 
 // used names the version directories that receipts name; ok is false if a receipt is damaged: it may name any.

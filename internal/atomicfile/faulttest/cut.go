@@ -164,7 +164,8 @@ func Cuts(t *testing.T, s Scenario, cuts int) {
 	if os.Getenv(faultEnv) != "" {
 		return // a child of Loop in the same test
 	}
-	dir := t.TempDir()
+	dir := tempDir(t)
+	defer func() { _ = removeAll(dir) }()
 	s.Setup(t, atomicfile.OS(), dir)
 	rec := Record(t, atomicfile.OS(), dir)
 	type ack struct {
@@ -181,11 +182,9 @@ func Cuts(t *testing.T, s Scenario, cuts int) {
 		if cuts > rec.Len() {
 			op = i % (rec.Len() + 1)
 		}
-		left, err := os.MkdirTemp("", "cut-")
-		if err != nil {
-			t.Fatal(err)
-		}
+		left := tempDir(t)
 		r := Result{Dir: left, Cut: true}
+		var err error
 		if r.FS, err = rec.Cut(op, seed, left); err != nil {
 			t.Fatal(err)
 		}

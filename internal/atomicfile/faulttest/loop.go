@@ -105,7 +105,7 @@ func Loop(t *testing.T, s Scenario) {
 // dryRun lists the operations of s; nothing goes wrong.
 func dryRun(t *testing.T, s Scenario) []Op {
 	t.Helper()
-	dir := t.TempDir()
+	dir := tempDir(t)
 	s.Setup(t, atomicfile.OS(), dir)
 	f := Fault(atomicfile.OS(), Plan{})
 	r := Result{Dir: dir, FS: atomicfile.OS(), Full: true}
@@ -114,9 +114,29 @@ func dryRun(t *testing.T, s Scenario) []Op {
 	}
 	s.Check(t, r)
 	if t.Failed() {
-		t.FailNow()
+		t.Fatalf("%s without a fault; directory kept: %s", s.Name, dir)
+	}
+	if err := removeAll(dir); err != nil {
+		t.Error(err)
 	}
 	return f.Ops()
+}
+
+// tempDir makes a directory that stays when the test fails, in memory where that is easy: thousands of syncs.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	parent := ""
+	if runtime.GOOS == "linux" && os.Getenv("TMPDIR") == "" {
+		parent = "/dev/shm"
+	}
+	dir, err := os.MkdirTemp(parent, "ds-fault-")
+	if err != nil {
+		dir, err = os.MkdirTemp("", "ds-fault-")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // casesOf are the plans for ops, all of them or a sample.
@@ -150,10 +170,7 @@ func casesOf(ops []Op, random *rand.Rand) []Plan {
 // one runs one case; false = it failed.
 func one(t *testing.T, s Scenario, p Plan, what string) bool {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "fault-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := tempDir(t)
 	s.Setup(t, atomicfile.OS(), dir)
 	r := Result{Dir: dir, FS: atomicfile.OS()}
 	if p.Kind.Kills() {
