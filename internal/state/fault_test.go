@@ -34,7 +34,8 @@ var steps = []struct {
 		return err
 	}, "big=" + strings.Repeat("b", 9000) + " gone=x kept=new"},
 	{"delete", func(ctx context.Context, s *Store) error {
-		return s.Delete(ctx, owner, "gone", nil)
+		_, err := s.Delete(ctx, owner, "gone", nil)
+		return err
 	}, "big=" + strings.Repeat("b", 9000) + " kept=new"},
 }
 
@@ -73,7 +74,7 @@ func checkState(t *testing.T, r faulttest.Result) {
 		t.Errorf("after %q the owner has %.80q", r.Acked, have)
 	}
 	put(t, s, "later", "l", nil) // the next command works
-	if err := s.Delete(t.Context(), owner, "later", nil); err != nil {
+	if _, err := s.Delete(t.Context(), owner, "later", nil); err != nil {
 		t.Error(err)
 	}
 	names, err := os.ReadDir(filepath.Join(r.Dir, "kv"))
