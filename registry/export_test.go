@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"time"
+
+	"github.com/delivery-station/ds/hostabi"
 )
 
 // SetClock replaces time in tests.
@@ -18,3 +20,12 @@ var (
 	CheckRedirect     = checkRedirect
 	MountLines        = mountLines
 )
+
+// EntrySources is what the entry of d in a tier lists; ok is false if text is not that entry.
+func EntrySources(text []byte, d hostabi.Digest) (sources []string, ok bool) {
+	e := parseEntry(text, d)
+	if e == nil {
+		return nil, false
+	}
+	return e.sources(), true
+}

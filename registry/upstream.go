@@ -115,11 +115,19 @@ func (u *Upstream) entry(ctx context.Context, d hostabi.Digest) (*entry, error) 
 	if err != nil {
 		return nil, err
 	}
+	if e := parseEntry(text, d); e != nil {
+		return e, nil
+	}
+	return nil, notFound("the tag %s%s is no entry of a cache", entryPrefix, d.Hex())
+}
+
+// parseEntry is nil if text is not the entry of d.
+func parseEntry(text []byte, d hostabi.Digest) *entry {
 	var e entry
 	if len(text) > maxEntry || json.Unmarshal(text, &e) != nil || e.ArtifactType != cacheEntryType || len(e.Layers) != 1 || string(e.Layers[0].Digest) != string(d) {
-		return nil, notFound("the tag %s%s is no entry of a cache", entryPrefix, d.Hex())
+		return nil
 	}
-	return &e, nil
+	return &e
 }
 
 // Push stores d, which open gives and which came from the repository source, with a manifest and a tag of its

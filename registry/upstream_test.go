@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/delivery-station/ds/hostabi"
@@ -114,4 +115,24 @@ func testUpstream(t *testing.T, p place, ranges bool) {
 	_, _, err = u.Fetch(t.Context(), app, lie, 0)
 	wantReason(t, err, hostabi.ReasonDigestMismatch)
 	wantReason(t, u.Push(t.Context(), app, hostabi.Descriptor{Digest: hostabi.DigestOf(noise(8, 3)), Size: 3}, func() (*os.File, error) { return os.Open(file + ".not") }), hostabi.ReasonRefNotFound)
+}
+
+func FuzzEntry(f *testing.F) {
+	entry := `{"artifactType":"application/vnd.delivery-station.cache.entry.v1","layers":[{"digest":"` + string(someDigest) + `"}],"annotations":{"delivery-station.io/cache.sources":"a/b  c/d"}}`
+	f.Add([]byte(entry))
+	f.Add([]byte(`{"layers":[{}]}`))
+	if s, ok := registry.EntrySources([]byte(entry), someDigest); !ok || len(s) != 2 || s[1] != "c/d" {
+		f.Fatalf("sources %q, %v", s, ok)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, ok := registry.EntrySources(b, someDigest)
+		if ok && !bytes.Contains(b, []byte(someDigest.Hex()[:8])) {
+			t.Errorf("%q is the entry of another blob", b)
+		}
+		for _, name := range s {
+			if name == "" || strings.ContainsAny(name, " \n") {
+				t.Errorf("source %q", name)
+			}
+		}
+	})
 }
