@@ -63,12 +63,13 @@ type Store struct {
 	log     *slog.Logger
 	remote  *remote // nil = none
 
-	mu     sync.Mutex
-	run    *run                // nil until the first write or lease
-	views  map[uint16]struct{} // numbers in use
-	hashes map[hostabi.Digest]*hashing
-	known  map[hostabi.Digest]atomicfile.ID // hashed by this process in this state
-	closed bool
+	mu      sync.Mutex
+	run     *run                // nil until the first write or lease
+	views   map[uint16]struct{} // numbers in use
+	hashes  map[hostabi.Digest]*hashing
+	known   map[hostabi.Digest]atomicfile.ID // hashed by this process in this state
+	touched map[hostabi.Digest]time.Time     // when the time of last use is due to be looked at again
+	closed  bool
 }
 
 // Open checks the root and creates nothing: that is left to the first write. A directory that others own or
@@ -102,7 +103,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		o: o, fs: o.FS, dir: dir, boot: o.BootID, log: o.Log,
 		views: make(map[uint16]struct{}), hashes: make(map[hostabi.Digest]*hashing),
-		known: make(map[hostabi.Digest]atomicfile.ID),
+		known: make(map[hostabi.Digest]atomicfile.ID), touched: make(map[hostabi.Digest]time.Time),
 	}
 	if err := s.checkRoot(); err != nil {
 		return nil, err

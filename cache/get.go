@@ -18,6 +18,8 @@ import (
 // touchAfter is how old the time of last use may get before a hit renews it.
 const touchAfter = time.Hour
 
+const maxTouched = 4096 // blobs of which a process remembers when it looks at that time again
+
 // Stat describes a blob that is present and right: it is hashed first if its stamp does not prove that.
 func (s *Store) Stat(ctx context.Context, d hostabi.Digest) (hostabi.BlobInfo, error) {
 	if err := badDigest(d); err != nil {
@@ -115,21 +117,26 @@ func (s *Store) missed(d hostabi.Digest, err error) error {
 	return miss(d)
 }
 
-// readHead reads the fixed start of metadata.json with one pread. A damaged file is quarantined with its blob.
+// readHead reads the fixed start of metadata.json with one pread.
 func (s *Store) readHead(d hostabi.Digest) (head, error) {
-	f, err := s.fs.Open(s.meta(d), os.O_RDONLY, 0)
-	if err != nil {
-		return head{}, err
-	}
-	defer func() { _ = f.Close() }() // read only
 	var b [headLen]byte
-	n, err := f.ReadAt(b[:], 0)
-	if err != nil && err != io.EOF {
+	n, err := atomicfile.ReadHead(s.fs, s.meta(d), b[:])
+	if err != nil {
 		return head{}, err
 	}
 	if h, err := parseHead(b[:n]); err == nil {
 		return h, nil
 	}
+	return s.parseWhole(d)
+}
+
+// parseWhole is the head of a metadata.json in another form. A damaged file is quarantined with its blob.
+func (s *Store) parseWhole(d hostabi.Digest) (head, error) {
+	f, err := s.fs.Open(s.meta(d), os.O_RDONLY, 0)
+	if err != nil {
+		return head{}, err
+	}
+	defer func() { _ = f.Close() }() // read only
 	all, err := io.ReadAll(io.NewSectionReader(f, 0, maxMeta))
 	if err != nil {
 		return head{}, err
@@ -183,9 +190,30 @@ func (s *Store) identify(d hostabi.Digest, keep bool) (atomicfile.File, atomicfi
 // touch notes the use of an entry for eviction, at most once an hour. A read-only cache stays as it is.
 func (s *Store) touch(d hostabi.Digest) {
 	now := s.now()
-	if fi, err := s.fs.Lstat(s.entry(d)); err == nil && now.Sub(fi.ModTime()) > touchAfter {
-		_ = s.fs.Chtimes(s.entry(d), now)
+	s.mu.Lock()
+	due := !now.Before(s.touched[d])
+	s.mu.Unlock()
+	if !due {
+		return
 	}
+	fi, err := s.fs.Lstat(s.entry(d))
+	if err != nil {
+		return
+	}
+	last := fi.ModTime()
+	switch age := now.Sub(last); {
+	case age > touchAfter:
+		_ = s.fs.Chtimes(s.entry(d), now)
+		last = now
+	case age < 0: // a clock jumped
+		last = now
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.touched) >= maxTouched {
+		clear(s.touched)
+	}
+	s.touched[d] = last.Add(touchAfter)
 }
 
 // describe reads what is known of a blob without looking at its bytes. The error is a miss for an entry that

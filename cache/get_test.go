@@ -286,8 +286,15 @@ func TestTouchAtMostHourly(t *testing.T) {
 	if ago := time.Since(used()); ago < 49*time.Minute {
 		t.Errorf("touched after 50 minutes: %v", ago)
 	}
-	h.age(d, 2*time.Hour)
+	h.at(15 * time.Minute)
 	h.has(d, []byte("x"))
+	if ago := time.Since(used()); ago > -14*time.Minute {
+		t.Errorf("not touched a quarter of an hour later: %v", ago)
+	}
+	h.age(d, 2*time.Hour)
+	other := h.another()
+	_, err := other.Stat(t.Context(), d)
+	h.must(err)
 	if ago := time.Since(used()); ago > time.Minute {
 		t.Errorf("not touched after two hours: %v", ago)
 	}

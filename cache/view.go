@@ -21,8 +21,8 @@ type View struct {
 	local  bool
 
 	mu      sync.Mutex
-	number  uint16 // in the log, 0 = no lease yet
-	leases  map[hostabi.Digest]struct{}
+	number  uint16                      // in the log, 0 = no lease yet
+	held    map[hostabi.Digest]struct{} // leases
 	touched map[hostabi.Digest]struct{}
 	used    int64 // bytes of the owner, -1 = not counted yet
 }
@@ -32,7 +32,7 @@ type View struct {
 func (s *Store) View(owner hostabi.PluginName, source string) *View {
 	return &View{
 		s: s, owner: owner, source: source, used: -1,
-		leases: make(map[hostabi.Digest]struct{}), touched: make(map[hostabi.Digest]struct{}),
+		held: make(map[hostabi.Digest]struct{}), touched: make(map[hostabi.Digest]struct{}),
 	}
 }
 
@@ -56,7 +56,7 @@ func (v *View) Close() error {
 	delete(v.s.views, v.number)
 	v.s.mu.Unlock()
 	v.number = 0
-	clear(v.leases)
+	clear(v.held)
 	return nil
 }
 
@@ -172,8 +172,10 @@ func (v *View) leased(ctx context.Context, d hostabi.Digest, find func() error) 
 	if v == nil || !d.Valid() {
 		return find()
 	}
-	if _, err := v.s.fs.Lstat(v.s.entry(d)); err == nil {
-		v.lease(d)
+	if !v.leases(d) {
+		if _, err := v.s.fs.Lstat(v.s.entry(d)); err == nil {
+			v.lease(d)
+		}
 	}
 	err := find()
 	// What was found before is ours: a miss means that gc looks at it just now.
@@ -204,18 +206,25 @@ func (v *View) touch(d hostabi.Digest) {
 	v.touched[d] = struct{}{}
 }
 
+func (v *View) leases(d hostabi.Digest) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_, ok := v.held[d]
+	return ok
+}
+
 // lease writes a lease record unless the view has one for d.
 func (v *View) lease(d hostabi.Digest) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if _, ok := v.leases[d]; ok {
+	if _, ok := v.held[d]; ok {
 		return
 	}
 	if v.number == 0 && !v.take() {
 		return
 	}
 	v.s.logged(&record{kind: recordLease, view: v.number, digest: sumOf(d), time: v.s.now().UnixNano()})
-	v.leases[d] = struct{}{}
+	v.held[d] = struct{}{}
 }
 
 // take gives the view a number of its own; false if all are in use, which no process reaches.

@@ -303,6 +303,30 @@ func TestReadFileLimit(t *testing.T) {
 	}
 }
 
+// TestReadHead: with and without a File the answer is the same.
+func TestReadHead(t *testing.T) {
+	dir := t.TempDir()
+	name, link := filepath.Join(dir, "f"), filepath.Join(dir, "link")
+	must(t, atomicfile.Write(atomicfile.OS(), name, []byte("0123456789"), 0o600))
+	must(t, os.Symlink(name, link))
+	for what, f := range map[string]atomicfile.FS{"real": atomicfile.OS(), "wrapped": struct{ atomicfile.FS }{atomicfile.OS()}} {
+		for size, want := range map[int]string{4: "0123", 10: "0123456789", 20: "0123456789"} {
+			b := make([]byte, size)
+			if n, err := atomicfile.ReadHead(f, name, b); err != nil || string(b[:n]) != want {
+				t.Errorf("%s: %q of %d bytes, %v", what, b[:n], size, err)
+			}
+		}
+		if _, err := atomicfile.ReadHead(f, name+"x", make([]byte, 4)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: a missing file: %v", what, err)
+		}
+		for _, no := range []string{link, dir} {
+			if n, err := atomicfile.ReadHead(f, no, make([]byte, 4)); err == nil {
+				t.Errorf("%s: %d bytes of %s", what, n, no)
+			}
+		}
+	}
+}
+
 func TestFileIDSeesChanges(t *testing.T) {
 	f := atomicfile.OS()
 	name := filepath.Join(t.TempDir(), "f")

@@ -15,6 +15,8 @@ func openFile(name string, flag int, perm fs.FileMode) (*os.File, error) {
 	return os.OpenFile(name, flag, perm)
 }
 
+func readHead(name string, b []byte) (int, error) { return headByFile(&osFS{}, name, b) }
+
 func rename(from, to string) error { return os.Rename(from, to) }
 
 func remove(name string) error { return os.Remove(name) }

@@ -21,6 +21,26 @@ func openFile(name string, flag int, perm fs.FileMode) (*os.File, error) {
 	return os.OpenFile(name, flag|syscall.O_NOFOLLOW, perm)
 }
 
+// readHead is four system calls less than making an os.File that the poller refuses.
+func readHead(name string, b []byte) (int, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	for err == unix.EINTR {
+		fd, err = unix.Open(name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	n, err := unix.Pread(fd, b, 0)
+	for err == unix.EINTR {
+		n, err = unix.Pread(fd, b, 0)
+	}
+	_ = unix.Close(fd) // read only
+	if err != nil {
+		return 0, &os.PathError{Op: "read", Path: name, Err: err}
+	}
+	return n, nil
+}
+
 // rename is the bare system call: os.Rename looks at the target first and so answers for an older moment.
 func rename(from, to string) error {
 	if err := again(func() error { return syscall.Rename(from, to) }); err != nil {

@@ -29,6 +29,28 @@ func ReadFile(f FS, name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
+// ReadHead reads the start of name into b and tells how many bytes there were. On the real file system it makes no
+// File, which costs as much as the reading.
+func ReadHead(f FS, name string, b []byte) (int, error) {
+	if _, ok := f.(*osFS); ok {
+		return readHead(name, b)
+	}
+	return headByFile(f, name, b)
+}
+
+func headByFile(f FS, name string, b []byte) (int, error) {
+	r, err := f.Open(name, os.O_RDONLY, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = r.Close() }() // read only
+	n, err := r.ReadAt(b, 0)
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
 // MkdirAll makes dir and its missing parents. It is no error if dir exists, or if others make it meanwhile.
 func MkdirAll(f FS, dir string, perm fs.FileMode) error {
 	err := f.Mkdir(dir, perm)
