@@ -65,7 +65,7 @@ cover: ## coverage of hand-written code, fails below 80 %
 .PHONY: lint
 lint: ## golangci-lint, pinned in internal/tools
 	$(GO) -C $(TOOLS) build -o $(CURDIR)/bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-	bin/golangci-lint run ./...
+	bin/golangci-lint run ./... ./testdata/{guests,legacy}/... ./pkg/client/testdata/...
 
 .PHONY: vet
 vet: ## go vet for every target system

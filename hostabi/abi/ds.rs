@@ -199,12 +199,14 @@ pub fn config(key: &str) -> Result<String> {
     Ok(text(&call("/ds.host.v1.Config/Get", &Message::new().text(1, key))?, 2))
 }
 
+/// read reads the next bytes of a blob that Cache.Open opened, 0 at its end; write appends to a sink of Cache.Create.
+pub fn read(blob: u32, b: &mut [u8]) -> Result<usize> { checked(unsafe { imports::read(blob, b.as_mut_ptr(), b.len()) }) }
+pub fn write(sink: u32, b: &[u8]) -> Result<usize> { checked(unsafe { imports::write(sink, b.as_ptr(), b.len()) }) }
+
 /// put puts bytes into the cache: their digest.
 pub fn put(data: &[u8], media_type: &str) -> Result<String> {
     let sink = field(&call("/ds.host.v1.Cache/Create", &Message::new().text(3, media_type))?, 1).int;
-    for piece in data.chunks(CHUNK) {
-        checked(unsafe { imports::write(sink as u32, piece.as_ptr(), piece.len()) })?;
-    }
+    for piece in data.chunks(CHUNK) { write(sink as u32, piece)?; }
     Ok(text(&call("/ds.host.v1.Cache/Commit", &Message::new().int(1, sink))?, 1))
 }
 
@@ -215,7 +217,7 @@ pub fn get(digest: &str) -> Result<Vec<u8>> {
     while n > 0 {
         let have = data.len();
         data.resize(have + CHUNK, 0);
-        n = checked(unsafe { imports::read(blob, data[have..].as_mut_ptr(), CHUNK) })?;
+        n = read(blob, &mut data[have..])?;
         data.truncate(have + n);
     }
     checked(unsafe { imports::close(blob, 0) })?;
@@ -223,9 +225,7 @@ pub fn get(digest: &str) -> Result<Vec<u8>> {
 }
 
 /// pull pulls an artifact into the cache: the descriptor of its root.
-pub fn pull(reference: &str) -> Result<Vec<u8>> {
-    root("/ds.host.v1.Registry/Pull", &Message::new().text(1, reference), 3)
-}
+pub fn pull(reference: &str) -> Result<Vec<u8>> { root("/ds.host.v1.Registry/Pull", &Message::new().text(1, reference), 3) }
 
 /// push pushes a graph that is in the cache: the descriptor of its root.
 pub fn push(reference: &str, digest: &str) -> Result<Vec<u8>> {
@@ -287,8 +287,7 @@ pub fn log(level: i32, message: &str, attributes: &[(&str, &str)]) -> Result<()>
 
 /// progress reports how far something is; total 0 means unknown, state is run, done or fail.
 pub fn progress(id: &str, current: u64, total: u64, state: &str) -> Result<()> {
-    let p = Message::new().text(1, id).text(2, id).int(3, current);
-    let p = p.int(4, total).text(5, state);
+    let p = Message::new().text(1, id).text(2, id).int(3, current).int(4, total).text(5, state);
     call("/ds.host.v1.Term/Report", &Message::new().message(1, &p)).map(drop)
 }
 

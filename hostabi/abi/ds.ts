@@ -49,11 +49,7 @@ export class Message {
   }
 
   // int writes a number or bool; cast negative ones through i64.
-  int(field: u32, v: u64): Message {
-    this.varint(<u64>field << 3);
-    this.varint(v);
-    return this;
-  }
+  int(field: u32, v: u64): Message { this.varint(<u64>field << 3); this.varint(v); return this; }
 
   data(field: u32, b: Uint8Array): Message {
     this.varint((<u64>field << 3) | 2);
@@ -200,12 +196,16 @@ export function config(key: string): string | null {
   return v == null ? null : text(v, 2);
 }
 
+// read reads the next bytes of a blob that Cache.Open opened, 0 at its end; write appends to a sink of Cache.Create.
+export function read(blob: u32, b: Uint8Array): i32 { return ok(ds_read(blob, b.dataStart, b.length)); }
+export function write(sink: u32, b: Uint8Array): bool { return ok(ds_write(sink, b.dataStart, b.length)) >= 0; }
+
 // put puts bytes into the cache: their digest.
 export function put(b: Uint8Array, mediaType: string): string | null {
   const opened = call("/ds.host.v1.Cache/Create", new Message().text(3, mediaType));
   if (opened == null) return null;
   const sink = <u32>int(opened, 1);
-  if (ok(ds_write(sink, b.dataStart, b.length)) < 0) return null;
+  if (!write(sink, b)) return null;
   const info = call("/ds.host.v1.Cache/Commit", new Message().int(1, sink));
   return info == null ? null : text(info, 1);
 }
@@ -216,7 +216,7 @@ export function get(digest: string): Uint8Array | null {
   if (opened == null) return null;
   const blob = <u32>int(opened, 1), b = new Uint8Array(<i32>int(opened, 4));
   for (let have = 0, n = 1; have < b.length && n > 0; have += n) {
-    n = ok(ds_read(blob, b.dataStart + have, b.length - have));
+    n = read(blob, b.subarray(have));
     if (n < 0) return null;
   }
   return ok(ds_close(blob, 0)) < 0 ? null : b;
@@ -276,8 +276,7 @@ export function stateGet(key: string): Entry | null {
 
 // statePut stores a value if the revision is still this one; 0 means that the key must not exist.
 export function statePut(key: string, value: Uint8Array, ifRevision: u64): bool {
-  const req = new Message().text(2, key).data(3, value);
-  return call("/ds.host.v1.State/Put", req.int(5, ifRevision)) != null;
+  return call("/ds.host.v1.State/Put", new Message().text(2, key).data(3, value).int(5, ifRevision)) != null;
 }
 
 // log writes one record; the levels are -4 debug, 0 info, 4 warning, 8 error.
@@ -287,8 +286,7 @@ export function log(level: i32, message: string): bool {
 
 // progress reports how far something is; total 0 means unknown, state is run, done or fail.
 export function progress(id: string, current: u64, total: u64, state: string): bool {
-  const p = new Message().text(1, id).text(2, id).int(3, current).int(4, total);
-  return call("/ds.host.v1.Term/Report", new Message().message(1, p.text(5, state))) != null;
+  return call("/ds.host.v1.Term/Report", new Message().message(1, new Message().text(1, id).text(2, id).int(3, current).int(4, total).text(5, state))) != null;
 }
 
 // rows is structured output in the user's --format; each row is the text of a JSON object.

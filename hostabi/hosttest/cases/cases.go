@@ -353,7 +353,7 @@ func (g *guest) run(start *hostv1lite.CallStart, stdin []byte) (stdout, stderr [
 		return nil, nil, "", err
 	}
 	defer st.Close() //nolint:errcheck // ended
-	sent := make(chan error, 1)
+	sent := make(chan error, 2)
 	next := func() (more bool) {
 		if len(stdin) == 0 {
 			sent <- st.CloseSend()
@@ -378,6 +378,9 @@ func (g *guest) run(start *hostv1lite.CallStart, stdin []byte) (stdout, stderr [
 		all()
 	default:
 		go all()
+	}
+	if polls {
+		sent <- nil // what fails is the result of the stream, and a callee may end before it has its input
 	}
 	for more := polls; ; {
 		for recv, room := !more, false; !recv; {

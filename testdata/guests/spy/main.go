@@ -100,7 +100,7 @@ func steal(ctx context.Context, in *client.Invocation) error {
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer b.Close() //nolint:errcheck // only read
 	text, err := io.ReadAll(b)
 	fmt.Fprintf(in.Stdout, "stolen: %s\n", text)
 	return err

@@ -5,7 +5,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -17,15 +16,14 @@ import (
 	"sync"
 	"syscall"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
-	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/hostabi/hosttest/cases"
+	"github.com/delivery-station/ds/hostabi/hosttest/injson"
 )
 
 func main() {
@@ -43,7 +41,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Println(cases.Run(context.Background(), &session{schema: schema}, os.Args[2]))
+	_, err = fmt.Println(cases.Run(context.Background(), injson.Over(&session{}, schema), os.Args[2]))
 	return err
 }
 
@@ -59,81 +57,34 @@ func parse(text string) (protoreflect.FileDescriptor, error) {
 	return protodesc.NewFile(&d, nil)
 }
 
-// session is the host as files.
+// session is the host as files, in JSON.
 type session struct {
-	schema protoreflect.FileDescriptor
-	mu     sync.Mutex // the last answer of a method is one for all
+	mu sync.Mutex // the last answer of a method is one for all
 }
 
-// method is a method of the schema and its file; what the schema does not know has empty messages.
-func (s *session) method(name string) (path string, in, out protoreflect.MessageDescriptor) {
-	full := strings.TrimPrefix(name, "/")
-	short := strings.TrimPrefix(full, "ds.host.v1.")
-	path = "/ds/call/" + short
-	service, method, _ := strings.Cut(short, "/")
-	if d := s.schema.Services().ByName(protoreflect.Name(service)); d != nil {
-		if m := d.Methods().ByName(protoreflect.Name(method)); m != nil {
-			return path, m.Input(), m.Output()
-		}
-	}
-	empty := s.schema.Messages().ByName("Empty")
-	return path, empty, empty
-}
-
-// toJSON translates what decodes, with a field that no host knows; garbage stays garbage. A large message, which the
-// cases make of unknown fields, keeps its size.
-func toJSON(d protoreflect.MessageDescriptor, b []byte) []byte {
-	m := dynamicpb.NewMessage(d)
-	if err := proto.Unmarshal(b, m); err != nil {
-		return b
-	}
-	out, err := protojson.Marshal(m)
-	if err != nil {
-		return b
-	}
-	comma := ","
-	if bytes.Equal(bytes.TrimSpace(out), []byte("{}")) {
-		comma = ""
-	}
-	head, tail := `{"laterField":[1,{"x":"`, `"}]`+comma+string(out[1:])
-	if fill := len(b) - len(head) - len(tail); len(m.GetUnknown()) > 1<<20 && fill > 0 {
-		head += strings.Repeat("x", fill)
-	}
-	return []byte(head + tail)
-}
-
-func fromJSON(d protoreflect.MessageDescriptor, b []byte) ([]byte, error) {
-	m := dynamicpb.NewMessage(d)
-	if err := protojson.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("answer %q: %w", b, err)
-	}
-	return proto.Marshal(m)
+// path is the file of a method.
+func path(method string) string {
+	return "/ds/call/" + strings.TrimPrefix(strings.TrimPrefix(method, "/"), "ds.host.v1.")
 }
 
 // Invoke is what the documentation shows: write, close, open, read.
 func (s *session) Invoke(_ context.Context, c hostabi.Call) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	path, in, out := s.method(c.Method)
-	if err := os.WriteFile(path, toJSON(in, c.Req), 0o600); err != nil {
+	if err := os.WriteFile(path(c.Method), c.Req, 0o600); err != nil {
 		return c.Dst, told(err)
 	}
-	reply, err := os.ReadFile(path)
-	if err != nil {
-		return c.Dst, told(err)
-	}
-	b, err := fromJSON(out, reply)
-	return append(c.Dst, b...), err
+	reply, err := os.ReadFile(path(c.Method))
+	return append(c.Dst, reply...), told(err)
 }
 
 // Stream opens a method for reading and writing: it runs at the first Recv.
 func (s *session) Stream(_ context.Context, method string, _ hostabi.Encoding) (hostabi.Stream, error) {
-	path, in, out := s.method(method)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := os.OpenFile(path(method), os.O_RDWR, 0)
 	if err != nil {
 		return nil, told(err)
 	}
-	return &stream{f: f, r: bufio.NewReader(f), in: in, out: out}, nil
+	return &stream{f: f, r: bufio.NewReader(f)}, nil
 }
 
 // Handle is the writing end of a sink. Blobs are read at their path.
@@ -156,13 +107,12 @@ func (k sink) Write(b []byte) (int, error) {
 }
 
 type stream struct {
-	f       *os.File
-	r       *bufio.Reader
-	in, out protoreflect.MessageDescriptor
+	f *os.File
+	r *bufio.Reader
 }
 
 func (st *stream) Send(msg []byte) error {
-	_, err := st.f.Write(append(toJSON(st.in, msg), '\n'))
+	_, err := st.f.Write(append(msg, '\n'))
 	return told(err)
 }
 
@@ -173,7 +123,7 @@ func (st *stream) Recv() ([]byte, error) {
 	if err != nil {
 		return nil, told(err)
 	}
-	return fromJSON(st.out, line)
+	return line, nil
 }
 
 func (st *stream) Close() error { return st.f.Close() }

@@ -152,7 +152,7 @@ func cache(ctx context.Context, in *client.Invocation) error {
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer b.Close() //nolint:errcheck // only read
 	text, err := io.ReadAll(b)
 	if err != nil {
 		return err
@@ -197,7 +197,7 @@ func relay(ctx context.Context, in *client.Invocation) error {
 	if err != nil {
 		return err
 	}
-	defer sub.Close()
+	defer sub.Close() //nolint:errcheck // nothing more is received
 	_, err = in.CallPlugin(ctx, in.Args[0], in.Args[1:])
 	if _, ended := errors.AsType[*client.ExitError](err); err != nil && !ended {
 		return err
@@ -234,7 +234,7 @@ func wait(ctx context.Context, in *client.Invocation) error {
 	if err != nil {
 		return err
 	}
-	defer sub.Close()
+	defer sub.Close() //nolint:errcheck // nothing more is received
 	fmt.Fprintln(in.Stdout, "waiting")
 	_, err = sub.Next(ctx)
 	return err

@@ -49,7 +49,7 @@ func cache(ctx context.Context, in *client.Client, data []byte, stdout io.Writer
 	if err != nil {
 		return err
 	}
-	defer blob.Close()
+	defer blob.Close() //nolint:errcheck // only read
 	back, err := io.ReadAll(blob)
 	if err != nil {
 		return err
