@@ -6,6 +6,7 @@ TOOL  := cd $(TOOLS) && $(GO) tool
 LDFLAGS := -s -w
 BUILD := $(GO) build -trimpath -ldflags '$(LDFLAGS)' -tags grpcnotrace
 CROSS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
+PLUGINS := porter cache
 # Packages with goroutines of their own.
 RACE  := ./cache/... ./hostabi/... ./plugin/... ./registry/... ./runtime/... ./internal/events/... ./internal/state/... ./internal/atomicfile/... ./pkg/...
 
@@ -17,15 +18,17 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
 
 .PHONY: build
-build: ## build bin/ds and bin/porter, a plugin directory with both kinds
+build: ## build bin/ds, bin/porter and bin/cache, plugin directories with both kinds
 	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/ds
-	CGO_ENABLED=0 $(BUILD) -o bin/porter/dist/$$($(GO) env GOOS)/$$($(GO) env GOARCH)/ ./cmd/ds-porter
-	GOOS=wasip1 GOARCH=wasm $(BUILD) -o bin/porter/dist/porter.wasm ./cmd/ds-porter
-	cp cmd/ds-porter/plugin.yaml bin/porter/
+	@set -ex; for n in $(PLUGINS); do \
+		CGO_ENABLED=0 $(BUILD) -o bin/$$n/dist/$$($(GO) env GOOS)/$$($(GO) env GOARCH)/ ./cmd/ds-$$n; \
+		GOOS=wasip1 GOARCH=wasm $(BUILD) -o bin/$$n/dist/$$n.wasm ./cmd/ds-$$n; \
+		cp cmd/ds-$$n/plugin.yaml bin/$$n/; done
 
 .PHONY: dist
-dist: build ## build porter for every target system too, ready for ds plugin push ./bin/porter
-	for p in $(CROSS); do GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(BUILD) -o bin/porter/dist/$$p/ ./cmd/ds-porter || exit 1; done
+dist: build ## build the plugins for every target system too, ready for ds plugin push ./bin/porter
+	for n in $(PLUGINS); do for p in $(CROSS); do \
+		GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(BUILD) -o bin/$$n/dist/$$p/ ./cmd/ds-$$n || exit 1; done; done
 
 .PHONY: install
 install: ## install ds into GOBIN
@@ -72,11 +75,11 @@ vet: ## go vet for every target system
 	$(GO) vet ./...
 	GOOS=darwin $(GO) vet ./...
 	GOOS=windows $(GO) vet ./...
-	GOOS=wasip1 GOARCH=wasm $(GO) vet ./hostabi ./hostabi/frame ./hostabi/hostv1lite ./hostabi/hosttest/cases ./pkg/client ./pkg/client/ocilayout ./cmd/ds-porter ./testdata/guests/go/kitfiles
+	GOOS=wasip1 GOARCH=wasm $(GO) vet ./hostabi ./hostabi/frame ./hostabi/hostv1lite ./hostabi/hosttest/cases ./pkg/client ./pkg/client/ocilayout $(PLUGINS:%=./cmd/ds-%) ./testdata/guests/go/kitfiles
 
 .PHONY: cross
 cross: ## build ds for every target system
-	@for p in $(CROSS); do echo $$p; GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(GO) build -tags grpcnotrace -o /dev/null ./cmd/ds ./cmd/ds-porter || exit 1; done
+	@for p in $(CROSS); do echo $$p; GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 $(GO) build -tags grpcnotrace -o /dev/null ./cmd/ds $(PLUGINS:%=./cmd/ds-%) || exit 1; done
 
 .PHONY: fmt
 fmt: ## gofumpt and import grouping

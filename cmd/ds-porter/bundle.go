@@ -362,26 +362,8 @@ func (t *layoutTar) keep(text []byte, mediaType string) ocilayout.Entry {
 	return ocilayout.Entry{MediaType: mediaType, Digest: d, Size: int64(len(text))}
 }
 
-// save writes the tar; what cannot be finished is emptied, so that nobody takes it for a bundle.
 func (t *layoutTar) save(ctx context.Context, name string) (size int64, err error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // the user's own file, like any tool makes it
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Truncate(0))
-		}
-		err = errors.Join(err, f.Close())
-	}()
-	if err := t.write(ctx, f); err != nil {
-		return 0, err
-	}
-	return f.Seek(0, io.SeekCurrent)
-}
-
-func (t *layoutTar) write(ctx context.Context, w io.Writer) error {
-	return ocilayout.Write(ctx, w, t.list, t.blobs, func(d client.Digest) (io.ReadCloser, error) {
+	return ocilayout.WriteFile(ctx, name, t.list, t.blobs, func(d client.Digest) (io.ReadCloser, error) {
 		if text, ok := t.own[d]; ok {
 			return io.NopCloser(bytes.NewReader(text)), nil
 		}

@@ -70,16 +70,8 @@ func printRows(ctx context.Context, in *client.Invocation, v any) error {
 	return in.Rows(v)
 }
 
-// typed is what the user typed for a path argument whose value in this namespace is value: in WASM a path
-// outside the working directory has another name.
-func typed(host *client.Description, value string) string {
-	for _, p := range host.Invocation.Paths {
-		if p.Path == value && p.Typed != "" {
-			return p.Typed
-		}
-	}
-	return value
-}
+// typed is client.Description.Typed.
+func typed(host *client.Description, value string) string { return host.Typed(value) }
 
 // sinceText is the time since start for people: "840ms", "2.3s".
 func sinceText(start time.Time) string {

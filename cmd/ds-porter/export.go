@@ -5,13 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"unicode"
 	"unicode/utf8"
 
@@ -219,30 +217,5 @@ func (f *file) stage(ctx context.Context, in *client.Invocation, root *os.Root) 
 	return errors.Join(err, b.Close())
 }
 
-// hostError says in the user's words what the file system refused at name, the same on every system. Errors of
-// ds pass.
-func hostError(name string, err error) error {
-	if hostabi.ReasonOf(err) != "" {
-		return err
-	}
-	var text string
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		text = "no such file or directory"
-	case errors.Is(err, fs.ErrPermission):
-		text = "permission denied"
-	case errors.Is(err, fs.ErrExist):
-		text = "a file is in the way"
-	case errors.Is(err, syscall.EROFS): // the sandbox says so of a directory outside of what it opens
-		text = "read-only here, or its parent directory does not exist"
-	default:
-		cause := err
-		if e, ok := errors.AsType[*fs.PathError](err); ok {
-			cause = e.Err
-		} else if e, ok := errors.AsType[*os.LinkError](err); ok {
-			cause = e.Err
-		}
-		text = strings.ToLower(cause.Error())
-	}
-	return client.Usagef("%s: %s", name, text)
-}
+// hostError is client.FileError.
+func hostError(name string, err error) error { return client.FileError(name, err) }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/pkg/client"
+	"github.com/delivery-station/ds/pkg/client/ocilayout"
 )
 
 const titleKey = "org.opencontainers.image.title"
@@ -144,14 +145,7 @@ func (l *looker) look(ctx context.Context, d client.Descriptor, depth int) (insp
 	return x, nil
 }
 
-func isManifest(mediaType string) bool {
-	switch mediaType {
-	case "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
-		"application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json":
-		return true
-	}
-	return false
-}
+func isManifest(mediaType string) bool { return ocilayout.IsManifest(mediaType) }
 
 func (x *inspection) fill(m *ociManifest) {
 	if m.MediaType != "" {

@@ -54,7 +54,7 @@ func linkCompiled(t testing.TB, home string) error {
 	built.compile.Do(func() {
 		c := &call{t: t, home: filepath.Join(built.dir, "home")}
 		c.env = map[string]string{"HOME": c.home}
-		for name, args := range map[string][]string{"porter": {"version"}, "probe": {"args"}, "demo": {"args"}} {
+		for name, args := range map[string][]string{"porter": {"version"}, "cache": {"version"}, "probe": {"args"}, "demo": {"args"}} {
 			c.want(0, "plugin", "install", filepath.Join(g.Both, name), "--grant", "manifest")
 			c.want(0, append([]string{"--backend", "wasm", name}, args...)...)
 		}

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Guests are the directories of plugins that tests install. Each holds porter, probe and demo (C, WASM only),
+// Guests are the directories of plugins that tests install. Each holds porter, cache, probe and demo (C, WASM only),
 // ready for `ds plugin install DIR`, and other-native and other-wasm: the probe under the name other, with one
 // kind only, for calls between plugins.
 type Guests struct {
@@ -18,7 +18,7 @@ type Guests struct {
 	GoPlugin string // native programs are stock go-plugin servers
 }
 
-// BuildGuests builds below dir the Go plugins that tests run: porter and everything below testdata/guests/go that
+// BuildGuests builds below dir the Go plugins that tests run: porter, cache and everything below testdata/guests/go that
 // has a plugin.yaml.
 func BuildGuests(dir string) (Guests, error) {
 	g := Guests{Both: filepath.Join(dir, "both"), GoPlugin: filepath.Join(dir, "goplugin")}
@@ -26,7 +26,7 @@ func BuildGuests(dir string) (Guests, error) {
 	if err != nil {
 		return g, err
 	}
-	srcs := []string{filepath.Join(root, "cmd", "ds-porter")}
+	srcs := []string{filepath.Join(root, "cmd", "ds-porter"), filepath.Join(root, "cmd", "ds-cache")}
 	manifests, err := filepath.Glob(filepath.Join(root, "testdata", "guests", "go", "*", "plugin.yaml"))
 	if err != nil {
 		return g, err

@@ -25,6 +25,8 @@ var (
 	_ func(hostabi.Session) client.Option                    = client.WithSession
 	_ func(time.Duration) client.Option                      = client.WithCallTimeout
 	_ func(*client.Client) error                             = (*client.Client).Close
+	_ func(*client.Description, string) string               = (*client.Description).Typed
+	_ func(string, error) error                              = client.FileError
 	_ func(*client.Client) (hostabi.Session, error)          = (*client.Client).Session
 	_ func(*client.Client, ctx) (*client.Description, error) = (*client.Client).Describe
 

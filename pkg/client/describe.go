@@ -22,6 +22,17 @@ type Description struct {
 	Backend    string // native or wasm
 }
 
+// Typed is what the user typed for a path argument whose value in this namespace is value: in WASM a path outside the
+// working directory has another name.
+func (d *Description) Typed(value string) string {
+	for _, p := range d.Invocation.Paths {
+		if p.Path == value && p.Typed != "" {
+			return p.Typed
+		}
+	}
+	return value
+}
+
 // Limits are the host's limits for this run.
 type Limits struct {
 	MessageBytes, Streams, Handles int

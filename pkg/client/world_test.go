@@ -28,10 +28,10 @@ func owners(t testing.TB, s hosttest.Setup) hosttest.Owners {
 		t.Fatal(err)
 	}
 	return hosttest.Owners{
-		Cache:  hosttest.NewMemoryCache(s.Dir).View,
-		Puller: func() (host.Puller, error) { return reg, nil },
-		Pusher: func() (host.Pusher, error) { return reg, nil },
-		Events: bus,
+		Cache:    hosttest.NewMemoryCache(s.Dir).View,
+		Puller:   func() (host.Puller, error) { return reg, nil },
+		Pusher:   func() (host.Pusher, error) { return reg, nil },
+		Events:   bus,
 		State:    func() (host.State, error) { return store, nil },
 		Registry: "oci-layout:" + filepath.Join(s.Dir, "layouts"),
 	}

@@ -250,6 +250,9 @@ func FuzzOpen(f *testing.F) {
 			}
 			return
 		}
+		if _, err := l.MediaTypes(); err != nil && hostabi.ReasonOf(err) == "" {
+			t.Fatalf("%v has no reason", err)
+		}
 		for _, d := range l.Digests() {
 			r, err := l.Blob(d)
 			if err != nil || !d.Valid() {
@@ -261,4 +264,75 @@ func FuzzOpen(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestMediaTypes: a blob has the type that the manifests above it say, each manifest is looked into once, and what is no
+// manifest though it is called one does no harm.
+func TestMediaTypes(t *testing.T) {
+	digest := func(text string) string { return string(hostabi.DigestOf([]byte(text))) }
+	manifest := `{"artifactType":"a/t","config":{"mediaType":"a/config","digest":"` + digest("config") + `"},"layers":[{"mediaType":"a/layer","digest":"` + digest("layer") +
+		`"},{"mediaType":"a/absent","digest":"` + digest("absent") + `"}]}`
+	index := `{"manifests":[{"mediaType":"` + ocilayout.MediaManifest + `","digest":"` + digest(manifest) + `"},{"mediaType":"` + ocilayout.MediaManifest + `","digest":"` + digest("no JSON") + `"}]}`
+	texts := []string{"config", "layer", manifest, index, "no JSON", "loose"}
+	var out bytes.Buffer
+	blobs, content := make(map[hostabi.Digest]int64), make(map[hostabi.Digest]string)
+	for _, text := range texts {
+		blobs[hostabi.DigestOf([]byte(text))], content[hostabi.DigestOf([]byte(text))] = int64(len(text)), text
+	}
+	root := ocilayout.Entry{MediaType: ocilayout.MediaIndex, Digest: hostabi.DigestOf([]byte(index)), Size: int64(len(index))}
+	err := ocilayout.Write(t.Context(), &out, []ocilayout.Entry{root, root}, blobs, func(d hostabi.Digest) (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(content[d])), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ocilayout.Open(bytes.NewReader(out.Bytes()), "x.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := l.MediaTypes()
+	want := map[hostabi.Digest]string{
+		hostabi.DigestOf([]byte("config")): "a/config", hostabi.DigestOf([]byte("layer")): "a/layer", hostabi.DigestOf([]byte("no JSON")): ocilayout.MediaManifest,
+		hostabi.DigestOf([]byte(manifest)): ocilayout.MediaManifest, root.Digest: ocilayout.MediaIndex,
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v\n%v\nwant\n%v", err, got, want)
+	}
+	if m, err := ocilayout.ParseManifest([]byte(manifest)); err != nil || m.ArtifactType != "a/t" || len(m.Children()) != 3 {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for _, text := range texts {
+		if err := l.Check(t.Context(), hostabi.DigestOf([]byte(text))); err != nil {
+			t.Error(err)
+		}
+	}
+	lies, err := ocilayout.Open(bytes.NewReader(bytes.Replace(out.Bytes(), []byte("a/layer"), []byte("a/liar!"), 1)), "x.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lies.MediaTypes(); hostabi.ReasonOf(err) != hostabi.ReasonDigestMismatch {
+		t.Error(err)
+	}
+	if err := lies.Check(t.Context(), hostabi.DigestOf([]byte(manifest))); hostabi.ReasonOf(err) != hostabi.ReasonDigestMismatch {
+		t.Error(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Check(ended, root.Digest); hostabi.ReasonOf(err) != hostabi.ReasonInterrupted {
+		t.Error(err)
+	}
+}
+
+// TestWriteFile: what cannot be finished leaves an empty file.
+func TestWriteFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "x.tar")
+	d := hostabi.DigestOf([]byte("four"))
+	size, err := ocilayout.WriteFile(t.Context(), name, nil, map[hostabi.Digest]int64{d: 4}, reads("four"))
+	if fi, serr := os.Stat(name); err != nil || serr != nil || fi.Size() != size || size == 0 {
+		t.Errorf("%d bytes, %v %v", size, err, serr)
+	}
+	_, err = ocilayout.WriteFile(t.Context(), name, nil, map[hostabi.Digest]int64{d: 5}, reads("four"))
+	if fi, serr := os.Stat(name); err == nil || serr != nil || fi.Size() != 0 {
+		t.Errorf("%v %v", err, serr)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ const (
 	version     = "1.0.0"
 )
 
-// Entry is one manifest that index.json lists.
+// Entry is one manifest that index.json lists, or one descriptor of a manifest.
 type Entry struct {
 	MediaType    string            `json:"mediaType"`
 	Digest       hostabi.Digest    `json:"digest"`
@@ -65,11 +66,30 @@ func Write(ctx context.Context, w io.Writer, entries []Entry, blobs map[hostabi.
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(add(out, blobDir+d.Hex(), blobs[d], ending{ctx, r}), r.Close()); err != nil {
+		if err := errors.Join(add(out, blobDir+d.Hex(), blobs[d], Until(ctx, r)), r.Close()); err != nil {
 			return err
 		}
 	}
 	return out.Close()
+}
+
+// WriteFile is Write into the file name, whose size it returns. What cannot be finished is emptied, so that nobody takes
+// it for a layout: plugins may not make files beside the one that the user named.
+func WriteFile(ctx context.Context, name string, entries []Entry, blobs map[hostabi.Digest]int64, open func(hostabi.Digest) (io.ReadCloser, error)) (size int64, err error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644) //nolint:gosec // the user's own file, like any tool makes it
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Truncate(0))
+		}
+		err = errors.Join(err, f.Close())
+	}()
+	if err := Write(ctx, f, entries, blobs, open); err != nil {
+		return 0, err
+	}
+	return f.Seek(0, io.SeekCurrent)
 }
 
 // add writes one file of a tar that is the same whenever it is made.
@@ -91,7 +111,9 @@ func add(out *tar.Writer, name string, size int64, r io.Reader) error {
 // plainWriter hides everything but Write, so that CopyBuffer uses its buffer.
 type plainWriter struct{ io.Writer }
 
-// ending is a reader that ends with ctx.
+// Until is r until ctx ends.
+func Until(ctx context.Context, r io.Reader) io.Reader { return ending{ctx, r} }
+
 type ending struct {
 	ctx context.Context
 	r   io.Reader

@@ -1,0 +1,4 @@
+package main
+
+// App is what the external tests use.
+var App = app
