@@ -62,6 +62,15 @@ func tagVersion(tag string) (*semver.Version, bool) {
 	return v, err == nil
 }
 
+// VersionOf is the version that a tag names, empty if it names none.
+func VersionOf(tag string) string {
+	v, ok := tagVersion(tag)
+	if !ok {
+		return ""
+	}
+	return v.String()
+}
+
 // parseConstraint reads c; a version without its patch number gets a tilde, because "1.2" alone would be
 // equal to 1.2.0 only in some readers' eyes.
 func parseConstraint(c string) (*semver.Constraints, error) {

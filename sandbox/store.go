@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -164,8 +165,9 @@ func (s *Store) Grant(ctx context.Context, g Grant) error {
 	return s.Edit(ctx, g.Key, func(old *Grant) error { *old = g.clone(); return nil })
 }
 
-// Edit changes the grant of one key under the lock of the file: f gets it, or an empty one. At is set. A
-// grant that is left without any scope is removed. The previous file is kept as grants.yaml.bak.
+// Edit changes the grant of one key under the lock of the file: f gets it, or an empty one. At is set, unless nothing
+// changed: then the file stays as it is. A grant that is left without any scope is removed. The previous file is kept
+// as grants.yaml.bak.
 func (s *Store) Edit(ctx context.Context, k Key, f func(g *Grant) error) error {
 	if err := k.check(); err != nil {
 		return err
@@ -179,12 +181,26 @@ func (s *Store) Edit(ctx context.Context, k Key, f func(g *Grant) error) error {
 		if err := f(&g); err != nil {
 			return nil, err
 		}
-		g.Key, g.At = k, s.now().UTC().Truncate(time.Second)
+		g.Key, g.At = k, all[i].At
+		if same, err := sameGrant(g, all[i]); err != nil || same && !g.empty() {
+			return all, err
+		}
+		g.At = s.now().UTC().Truncate(time.Second)
 		if all[i] = g; g.empty() {
 			all = slices.Delete(all, i, i+1)
 		}
 		return all, nil
 	})
+}
+
+// sameGrant reports whether x and y are written alike.
+func sameGrant(x, y Grant) (bool, error) {
+	a, err := formatGrants([]Grant{x})
+	if err != nil {
+		return false, err
+	}
+	b, err := formatGrants([]Grant{y})
+	return bytes.Equal(a, b), err
 }
 
 func (k Key) check() error {
@@ -295,10 +311,10 @@ func (s *Store) edit(ctx context.Context, f func([]Grant) ([]Grant, error)) erro
 		if _, err := s.parse(b); err != nil { // what is written can be read
 			return nil, err
 		}
-		if old != nil {
-			err = atomicfile.WriteLocked(s.o.FS, s.o.Path+".bak", old, 0o600)
+		if old == nil || bytes.Equal(old, b) {
+			return b, nil
 		}
-		return b, err
+		return b, atomicfile.WriteLocked(s.o.FS, s.o.Path+".bak", old, 0o600)
 	})
 	switch {
 	case err == nil:

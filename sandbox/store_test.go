@@ -121,6 +121,18 @@ grants:
 	if bak, _ := os.ReadFile(s.o.Path + ".bak"); string(bak) != want {
 		t.Error("grants.yaml.bak is not the previous file")
 	}
+	// The same grant once more changes nothing, neither its date nor the previous file.
+	now, _ := os.ReadFile(s.o.Path)
+	s.now = func() time.Time { return time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC) }
+	if err := s.Grant(t.Context(), g); err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := os.ReadFile(s.o.Path); string(again) != string(now) {
+		t.Errorf("was\n%s\nis\n%s", now, again)
+	}
+	if bak, _ := os.ReadFile(s.o.Path + ".bak"); string(bak) != want {
+		t.Error("grants.yaml.bak was written for nothing")
+	}
 }
 
 func TestDesignExampleParses(t *testing.T) {

@@ -41,6 +41,7 @@ type app struct {
 	traceID string
 	wd      string
 
+	policy       string        // the administrator's file; tests have their own
 	completeTime time.Duration // how long a plugin may take to propose something; tests have more
 
 	signals   chan os.Signal // to the backend while forward is set
@@ -51,7 +52,12 @@ type app struct {
 }
 
 func newApp(std stdio, env []string) *app {
-	return &app{std: std, environ: env, g: newGlobals(), completeTime: 300 * time.Millisecond, signals: make(chan os.Signal, 8), ending: make(chan struct{}), catching: make(chan struct{}), log: slog.New(slog.DiscardHandler)}
+	a := &app{
+		std: std, environ: env, g: newGlobals(), completeTime: 300 * time.Millisecond, signals: make(chan os.Signal, 8), ending: make(chan struct{}),
+		catching: make(chan struct{}), log: slog.New(slog.DiscardHandler),
+	}
+	a.policy = policyPath(a.env)
+	return a
 }
 
 // env looks a variable up.

@@ -9,9 +9,11 @@ import (
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/internal/term"
+	"github.com/delivery-station/ds/internal/trust"
 	"github.com/delivery-station/ds/plugin"
 	"github.com/delivery-station/ds/plugin/install"
 	"github.com/delivery-station/ds/plugin/store"
+	"github.com/delivery-station/ds/sandbox"
 )
 
 // upgradeFlags are the flags of ds plugin upgrade.
@@ -19,6 +21,7 @@ type upgradeFlags struct {
 	grant, deny   []string
 	to            string
 	all           bool
+	trustKey      string
 	allowUnsigned bool
 	downgrade     bool
 	force         bool
@@ -37,8 +40,13 @@ func (a *app) pluginUpgrade() *cobra.Command {
 			if f.all == (len(args) > 0) {
 				return hostabi.Errorf(hostabi.ReasonUsage, "ds plugin upgrade takes plugin names or --all").WithFix("ds plugin upgrade --all")
 			}
-			if (f.allowUnsigned || f.to != "") && len(args) != 1 {
-				return hostabi.Errorf(hostabi.ReasonUsage, "--to and --allow-unsigned take exactly one plugin")
+			if (f.allowUnsigned || f.to != "" || f.trustKey != "") && len(args) != 1 {
+				return hostabi.Errorf(hostabi.ReasonUsage, "--to, --trust-key and --allow-unsigned take exactly one plugin")
+			}
+			if f.trustKey != "" {
+				if _, err := trust.ParseKeyID(f.trustKey); err != nil {
+					return err
+				}
 			}
 			if f.all {
 				args = a.upgradable(cmd.Context())
@@ -53,6 +61,7 @@ func (a *app) pluginUpgrade() *cobra.Command {
 	fl.StringArrayVar(&f.grant, "grant", nil, "grant CAP=SCOPE, or manifest = all it asks for (repeatable)")
 	fl.StringArrayVar(&f.deny, "deny", nil, "deny CAP=SCOPE (repeatable)")
 	fl.BoolVar(&f.allowUnsigned, "allow-unsigned", false, "accept this unsigned package")
+	fl.StringVar(&f.trustKey, "trust-key", "", "trust the key with this id for the repository")
 	fl.BoolVar(&f.downgrade, "allow-downgrade", false, "accept a version below the installed one")
 	fl.BoolVar(&f.force, "force", false, "accept other content under the same version")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "say what would be done")
@@ -86,7 +95,8 @@ func (a *app) upgrade(ctx context.Context, name plugin.Name, f upgradeFlags) err
 		return a.skip(name, "disabled; to enable it: ds plugin enable "+string(name))
 	}
 	req := install.Request{
-		Ref: r.Source.Repository, Constraint: r.Source.Constraint, To: f.to, AllowUnsigned: f.allowUnsigned, Force: f.force, Downgrade: f.downgrade, DryRun: f.dryRun,
+		Ref: r.Source.Repository, Constraint: r.Source.Constraint, To: f.to, TrustKey: f.trustKey, AllowUnsigned: f.allowUnsigned, Force: f.force,
+		Downgrade: f.downgrade, DryRun: f.dryRun,
 	}
 	if len(r.Kinds) == 1 {
 		req.Kind = r.Kinds[0].Kind
@@ -94,16 +104,33 @@ func (a *app) upgrade(ctx context.Context, name plugin.Name, f upgradeFlags) err
 		req.Both = true
 	}
 	res, err := a.parts.newInstaller(consent{a: a, flags: a.grantFlags(f.grant, f.deny), ref: req.Ref}).Install(ctx, req)
-	if hostabi.ReasonOf(err) == hostabi.ReasonUnsigned {
-		return hostabi.AsError(err).WithFix("ds plugin upgrade %s --allow-unsigned", name)
-	}
 	if err != nil {
-		return err
+		return upgradeHint(err, name, f)
 	}
 	if !f.dryRun {
 		a.relock(ctx, name)
 	}
 	return a.upgraded(r.PluginVersion, res, f.dryRun)
+}
+
+// upgradeHint makes the hint of a refusal that a flag can answer one for upgrade.
+func upgradeHint(err error, name plugin.Name, f upgradeFlags) error {
+	e := hostabi.AsError(err)
+	line := "ds plugin upgrade " + string(name)
+	if f.to != "" {
+		line += " --to " + sandbox.Quote(f.to)
+	}
+	switch {
+	case e.Fix == "":
+		return err
+	case e.Reason == hostabi.ReasonUnsigned:
+		line += " --allow-unsigned"
+	case e.Reason == hostabi.ReasonSignerUntrusted:
+		line += " --trust-key " + e.Meta["key"]
+	default:
+		return err
+	}
+	return e.WithFix("%s", line)
 }
 
 func (a *app) skip(name plugin.Name, why string) error {

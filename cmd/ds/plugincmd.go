@@ -34,6 +34,7 @@ type listed struct {
 	Level   string `json:"level"`
 	Caps    int    `json:"caps"`
 	Upgrade string `json:"upgrade,omitempty"` // pinned, disabled, or the version that waits
+	Newest  string `json:"newest,omitempty"`  // of its source, with --outdated
 	Summary string `json:"summary"`
 	Source  string `json:"source"`
 	Problem string `json:"problem,omitempty"`
@@ -50,6 +51,7 @@ func kindsOf(p *plugin.Installed) string {
 
 func (a *app) pluginList() *cobra.Command {
 	var form string
+	var outdated bool
 	c := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "Installed plugins", Args: wants(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -78,16 +80,51 @@ func (a *app) pluginList() *cobra.Command {
 				all = append(all, l)
 			}
 			slices.SortStableFunc(all, func(x, y listed) int { return strings.Compare(x.Name, y.Name) })
-			r, err := term.RowsOf([]string{"name", "version", "kind", "signed", "caps", "upgrade", "source=SOURCE,wide", "summary"}, all...)
+			columns, failed := []string{"name", "version", "kind", "signed", "caps", "upgrade", "source=SOURCE,wide", "summary"}, error(nil)
+			if outdated {
+				columns = slices.Insert(columns, 2, "newest")
+				all, failed = a.outdated(cmd.Context(), all)
+			}
+			r, err := term.RowsOf(columns, all...)
+			if err == nil {
+				err = a.term.Rows(a.std.out, map[string]string{"": "", "table": "table", "simple": "name"}[form], r)
+			}
 			if err != nil {
 				return err
 			}
-			return a.term.Rows(a.std.out, map[string]string{"": "", "table": "table", "simple": "name"}[form], r)
+			return failed
 		},
 	}
+	c.Flags().BoolVar(&outdated, "outdated", false, "only plugins whose source has a newer version; asks the registries")
 	c.Flags().StringVarP(&form, "format", "f", "", "table or simple, as the original had it")
 	_ = c.Flags().MarkHidden("format") // --format before the command is the one to use
 	return c
+}
+
+// outdated keeps the plugins that an upgrade would change, or would if they were not pinned or disabled. Nothing but
+// tags is asked for.
+func (a *app) outdated(ctx context.Context, all []listed) (old []listed, err error) {
+	from := sources{a.parts.registry}
+	source := make(map[string]store.Source)
+	var names []string
+	for _, l := range all {
+		// What was placed by hand has no receipt; that one is damaged, the list without --outdated says.
+		if r, err := a.parts.store().Receipt(plugin.Name(l.Name)); err == nil && r.Dev == "" {
+			source[l.Name], names = r.Source, append(names, l.Name)
+		}
+	}
+	err = a.each(names, func(name string) error {
+		tag, err := plugin.PickVersion(from.Tags(ctx, source[name].Repository), source[name].Constraint)
+		if err != nil {
+			return err
+		}
+		l := all[slices.IndexFunc(all, func(l listed) bool { return l.Name == name })]
+		if l.Newest = plugin.VersionOf(tag); l.Newest != "" && plugin.CompareVersions(l.Newest, l.Version) > 0 {
+			old = append(old, l)
+		}
+		return nil
+	})
+	return old, err
 }
 
 func (a *app) pluginRemove() *cobra.Command {

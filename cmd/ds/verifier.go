@@ -34,8 +34,13 @@ func (v verifier) Verify(_ context.Context, e install.Evidence) (install.Verdict
 	}
 	t, err := trust.Evaluate(in)
 	signer := signerOf(t.Key)
-	if err == nil || hostabi.ReasonOf(err) == hostabi.ReasonUnsigned { // no flag helps against the ceiling: do not offer one
+	switch e := hostabi.AsError(err); {
+	case err == nil, e.Reason == hostabi.ReasonUnsigned: // no flag helps against the ceiling: do not offer one
 		if refused := ceiling.AllowSigner(signer); refused != nil {
+			err = refused
+		}
+	case e.Reason == hostabi.ReasonSignerUntrusted && e.Meta["key"] != "":
+		if refused := ceiling.AllowSigner(e.Meta["key"]); refused != nil {
 			err = refused
 		}
 	}

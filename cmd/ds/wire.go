@@ -175,9 +175,10 @@ func (p *parts) newRegistry() (_ *registry.Client, err error) {
 	if err = c.Objects("registry.hosts", &hosts); err != nil {
 		return nil, hostabi.Errorf(hostabi.ReasonConfigValue, "registry.hosts: %w", err)
 	}
+	file := func(path string) string { return p.a.fileOf("registry.hosts", path) }
 	for _, h := range hosts {
 		o.Hosts = append(o.Hosts, registry.Host{
-			Host: h.Host, PlainHTTP: h.PlainHTTP, InsecureTLS: h.InsecureTLS, CAFile: p.a.file(h.CAFile), CertFile: p.a.file(h.CertFile), KeyFile: p.a.file(h.KeyFile),
+			Host: h.Host, PlainHTTP: h.PlainHTTP, InsecureTLS: h.InsecureTLS, CAFile: file(h.CAFile), CertFile: file(h.CertFile), KeyFile: file(h.KeyFile),
 			Concurrency: h.Concurrency, Referrers: h.Referrers, Mirrors: h.Mirrors, TokenHosts: h.TokenHosts, RedirectHosts: h.RedirectHosts,
 		})
 	}
@@ -204,10 +205,15 @@ func (a *app) observeRegistry(e registry.Event) {
 	a.log.Debug("registry", "op", e.Op, "phase", e.Phase, "ref", e.Ref, "digest", string(e.Digest), "offset", e.Offset, "source", e.Source, "attempt", e.Attempt, "wait", e.Wait, "err", e.Err)
 }
 
-// file is an optional path of the configuration.
-func (a *app) file(path string) string {
+// fileOf is an optional path in the value of key: relative to the directory of the configuration file that it stands in,
+// so that it means the same wherever ds is started.
+func (a *app) fileOf(key, path string) string {
 	if path == "" {
 		return ""
+	}
+	v, ok := a.cfg.Get(key)
+	if ok && v.Origin.Layer == config.File && !filepath.IsAbs(path) && !strings.HasPrefix(path, "~/") {
+		path = filepath.Join(filepath.Dir(v.Origin.Name), path)
 	}
 	return a.absolute(path)
 }
@@ -281,7 +287,7 @@ func (p *parts) newStore() *store.Store {
 func (p *parts) newGrants() (*sandbox.Store, error) {
 	a := p.a
 	return sandbox.Open(sandbox.StoreOptions{
-		Path: filepath.Join(a.paths.Config, "grants.yaml"), PolicyPath: policyPath(a.env), Home: a.paths.Home,
+		Path: filepath.Join(a.paths.Config, "grants.yaml"), PolicyPath: a.policy, Home: a.paths.Home,
 		Protected: []string{a.paths.Config, a.paths.Data, a.cfg.String("plugins.dir"), a.cfg.String("cache.dir"), a.cfg.String("state.dir")},
 		Settings:  p.userSetting, Canonical: p.canonical, MemoryDefault: a.cfg.Int("sandbox.memory_default"), MemoryMax: a.cfg.Int("sandbox.memory_max"),
 		TimeMax: int64(a.cfg.Duration("sandbox.time_max")),
