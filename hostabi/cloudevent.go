@@ -32,8 +32,8 @@ func (e *Event) CloudEvent() ([]byte, error) {
 	default:
 		m["data_base64"] = base64.StdEncoding.EncodeToString(e.Data)
 	}
-	if e.TraceID != "" {
-		m["dstrace"] = e.TraceID
+	if traceOf(e.TraceParent) != "" {
+		m["traceparent"] = e.TraceParent
 	}
 	for k, v := range e.Attributes {
 		m[k] = v
@@ -62,10 +62,10 @@ func (e *Event) CloudEvent() ([]byte, error) {
 // CheckEvent. The error has reason BAD_MESSAGE or BAD_TOPIC.
 func ParseCloudEvent(b []byte) (Event, error) {
 	var head struct {
-		SpecVersion, ID, Type, Source, Time, DataContentType, DSTrace, DSBlobs, DSDropped string
-		Data                                                                              json.RawMessage
-		DataBase64                                                                        []byte `json:"data_base64"`
-		DSHops                                                                            uint32
+		SpecVersion, ID, Type, Source, Time, DataContentType, TraceParent, DSBlobs, DSDropped string
+		Data                                                                                  json.RawMessage
+		DataBase64                                                                            []byte `json:"data_base64"`
+		DSHops                                                                                uint32
 	}
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(b, &head); err != nil {
@@ -77,7 +77,10 @@ func ParseCloudEvent(b []byte) (Event, error) {
 	if head.SpecVersion != "1.0" {
 		return Event{}, Errorf(ReasonBadMessage, "event has specversion %q, want 1.0", clip(head.SpecVersion, 20))
 	}
-	e := Event{ID: head.ID, Topic: head.Type, Source: head.Source, ContentType: head.DataContentType, TraceID: head.DSTrace, Hops: head.DSHops}
+	e := Event{ID: head.ID, Topic: head.Type, Source: head.Source, ContentType: head.DataContentType, TraceID: traceOf(head.TraceParent), Hops: head.DSHops}
+	if e.TraceID != "" {
+		e.TraceParent = head.TraceParent
+	}
 	if head.Time != "" {
 		t, err := time.Parse(time.RFC3339, head.Time)
 		if err != nil {
@@ -109,6 +112,18 @@ func ParseCloudEvent(b []byte) (Event, error) {
 		}
 	}
 	return e, CheckEvent(&e)
+}
+
+// traceOf is the trace id of a traceparent, "00-TRACE-SPAN-FLAGS" in lower-case hex; empty for what is none, which
+// W3C Trace Context wants to be ignored.
+func traceOf(parent string) string {
+	const trace, span = "00000000000000000000000000000000", "0000000000000000"
+	p := strings.Split(parent, "-")
+	if len(p) != 4 || p[0] != "00" || len(p[1]) != len(trace) || len(p[2]) != len(span) || len(p[3]) != 2 ||
+		strings.Trim(p[1]+p[2]+p[3], "0123456789abcdef") != "" || p[1] == trace || p[2] == span {
+		return ""
+	}
+	return p[1]
 }
 
 var cloudEventNames = map[string]bool{

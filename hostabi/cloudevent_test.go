@@ -14,7 +14,7 @@ func TestCloudEventRoundTrip(t *testing.T) {
 		"binary": {Data: []byte{0, 1, 0xff}, ContentType: "application/octet-stream"},
 		"text":   {Data: []byte("hi"), ContentType: "text/plain", Attributes: map[string]string{"k1": "v"}},
 		"full": {
-			ContentType: "application/json", Hops: 3, Dropped: 7, TraceID: strings.Repeat("a", 32),
+			ContentType: "application/json", Hops: 3, Dropped: 7, TraceID: strings.Repeat("a", 32), TraceParent: "00-" + strings.Repeat("a", 32) + "-" + strings.Repeat("b", 16) + "-01",
 			Blobs: []Digest{DigestOf(nil), DigestOf([]byte("x"))},
 		},
 	} {
@@ -36,6 +36,31 @@ func TestCloudEventRoundTrip(t *testing.T) {
 				t.Errorf("got  %+v\nwant %+v", got, e)
 			}
 		})
+	}
+}
+
+// TestTraceParent: what is no trace context is ignored, when it is written and when it is read.
+func TestTraceParent(t *testing.T) {
+	trace, span := strings.Repeat("a", 32), strings.Repeat("b", 16)
+	for text, want := range map[string]string{
+		"00-" + trace + "-" + span + "-01": trace,
+		"":                                 "",
+		"00-" + trace + "-" + span:         "",
+		"01-" + trace + "-" + span + "-01": "",
+		"00-" + strings.ToUpper(trace) + "-" + span + "-01":   "",
+		"00-" + strings.Repeat("0", 32) + "-" + span + "-01":  "",
+		"00-" + trace + "-" + strings.Repeat("0", 16) + "-01": "",
+	} {
+		e := Event{ID: "1", Topic: "a", Source: "/ds", TraceParent: text}
+		b, err := e.CloudEvent()
+		if err != nil || strings.Contains(string(b), `"traceparent"`) != (want != "") {
+			t.Errorf("%q: %s, %v", text, b, err)
+		}
+		b = []byte(`{"specversion":"1.0","id":"1","type":"a","source":"/ds","traceparent":"` + text + `"}`)
+		got, err := ParseCloudEvent(b)
+		if err != nil || got.TraceID != want || (got.TraceParent != "") != (want != "") || got.Attributes != nil {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
 	}
 }
 

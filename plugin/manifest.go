@@ -79,6 +79,21 @@ type Subscription struct {
 	Handler string `json:"handler,omitempty"`
 }
 
+// Handlers are the commands that events start, each with the topics that it handles.
+func (m *Manifest) Handlers() map[string][]string {
+	var out map[string][]string
+	for _, s := range m.Events.Subscribe {
+		if s.Handler == "" {
+			continue
+		}
+		if out == nil {
+			out = make(map[string][]string)
+		}
+		out[s.Handler] = append(out[s.Handler], s.Topic)
+	}
+	return out
+}
+
 // Request is one capability that the plugin asks for.
 type Request struct {
 	Cap      hostabi.Capability `json:"cap"`

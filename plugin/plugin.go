@@ -105,7 +105,9 @@ type Invocation struct {
 
 	Caller Name   // calling plugin, empty at top level
 	Chain  []Name // plugins above this one, outermost first
-	Hops   uint32 // of the event that started a handler
+	// Hops is what the events of this run carry: one more than those it was given. It grows while a handler gets
+	// further events; nil = 0.
+	Hops func() uint32
 
 	TraceID     string // 32 hex
 	TraceParent string // W3C trace context

@@ -35,6 +35,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	ctx, stop := a.notify(ctx)
 	defer stop()
 	err := a.dispatch(ctx, args)
+	a.endHandlers(ctx)
 	return a.finish(err)
 }
 

@@ -78,8 +78,9 @@ type parts struct {
 
 	reattach map[string]native.Reattach // DS_REATTACH, read by newManager
 
-	mu      sync.Mutex
-	closers []func() error
+	mu       sync.Mutex
+	closers  []func() error
+	handlers *manager.Handlers // made with the bus, nil without event handlers
 }
 
 func newParts(a *app) *parts {
@@ -329,6 +330,7 @@ func (p *parts) newBus() *events.Bus {
 		}
 		return b.Close()
 	})
+	p.startHandlers(b)
 	return b
 }
 
@@ -348,6 +350,49 @@ func (p *parts) hostEvents() func(topic string, data map[string]any) {
 			p.a.log.Debug("host event lost", "topic", topic, "err", err)
 		}
 	}
+}
+
+// startHandlers subscribes for the event handlers of installed plugins. Nothing is read if there are none.
+func (p *parts) startHandlers(b *events.Bus) {
+	a := p.a
+	if a.g.noPlugins || len(a.words) > 0 && strings.HasPrefix(a.words[0], "__complete") {
+		return
+	}
+	names := p.store().Handlers()
+	if len(names) == 0 {
+		return
+	}
+	grants, err := p.grants()
+	if err != nil {
+		a.log.Debug("no event handlers", "err", err)
+		return
+	}
+	h := manager.StartHandlers(manager.HandlerOptions{
+		Bus: b, Plugins: p.store(), Grants: grants, Names: names, Run: lazyPlugins{p}.Run, Log: a.log, Warn: func(text string) { a.warn(text, "") },
+		Base: plugin.Invocation{Dir: a.wd, Env: a.environ, Offline: a.cfg.Bool("registry.offline"), LogLevel: a.cfg.String("logging.level")},
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.handlers = h
+}
+
+// endHandlers gives event handlers their time to finish, unless the user wants the command to end.
+func (a *app) endHandlers(ctx context.Context) {
+	if a.parts == nil {
+		return
+	}
+	a.parts.mu.Lock()
+	h := a.parts.handlers
+	a.parts.mu.Unlock()
+	if h == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if a.signalled.Load() != 0 {
+		cancel()
+	}
+	h.Close(ctx)
 }
 
 func (p *parts) newState() *state.Store {

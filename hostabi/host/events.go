@@ -12,7 +12,6 @@ import (
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/hostabi/hostv1"
-	"github.com/delivery-station/ds/plugin"
 )
 
 // Limits of Poll (events-state.md section 2).
@@ -78,12 +77,12 @@ func (s *Session) bus(ctx context.Context) (Events, context.Context, error) {
 	}), nil
 }
 
-// hops is what events of this run carry: one more than the event that started it.
+// hops is what events of this run carry.
 func (s *Session) hops() uint32 {
-	if s.inv.Kind == plugin.KindEvent {
-		return s.inv.Hops + 1
+	if s.inv.Hops == nil {
+		return 0
 	}
-	return s.inv.Hops
+	return s.inv.Hops()
 }
 
 func (s *Session) source() string { return "/plugins/" + string(s.p.Name) }
@@ -118,9 +117,6 @@ func (eventsService) Publish(ctx context.Context, req *hostv1.Event) (*hostv1.Pu
 	}
 	if err := hostabi.CheckEvent(&e); err != nil {
 		return nil, err
-	}
-	if e.Hops >= hostabi.MaxHops { // a loop of handlers
-		return &hostv1.PublishAck{Dropped: 1}, nil
 	}
 	subscribers, dropped, err := bus.Publish(ctx, e)
 	if err != nil {

@@ -168,7 +168,7 @@ func TestHops(t *testing.T) {
 	}
 	publish := func(hops uint32) *hostv1.PublishAck {
 		t.Helper()
-		s := f.open(nil, func(inv *plugin.Invocation) { inv.Kind, inv.Hops = plugin.KindEvent, hops })
+		s := f.open(nil, func(inv *plugin.Invocation) { inv.Kind, inv.Hops = plugin.KindEvent, func() uint32 { return hops + 1 } })
 		var ack hostv1.PublishAck
 		e := &hostv1.Event{Topic: "kit.x", Hops: 99, Source: "/ds", Id: "forged", Blobs: []string{string(hostabi.DigestOf(nil))}}
 		if err := call(t.Context(), s, hostv1.Events_Publish_FullMethodName, e, &ack); err != nil {

@@ -162,7 +162,7 @@ func (s *Session) leaveChild() {
 func (s *Session) nested(start *hostv1.CallStart, pipe *callPipe) *plugin.Invocation {
 	inv := &plugin.Invocation{
 		Args: append(strings.Fields(start.GetCommand()), start.GetArgs()...), Kind: plugin.KindRun,
-		Caller: s.p.Name, Chain: s.chain(), Hops: s.hops(), TraceID: s.inv.TraceID,
+		Caller: s.p.Name, Chain: s.chain(), Hops: s.inv.Hops, TraceID: s.inv.TraceID,
 		Stdin: &callStdin{pipe: pipe, closed: make(chan struct{})}, Stdout: pipe.writer(false), Stderr: pipe.writer(true),
 		Dir: s.inv.Dir, Env: s.inv.Env, Terminal: s.inv.Terminal, NoInput: s.inv.NoInput, Offline: s.inv.Offline,
 		LogLevel: s.inv.LogLevel, Deadline: s.inv.Deadline,

@@ -12,7 +12,7 @@ import (
 
 // Guests are the directories of plugins that tests install. Each holds porter, cache, probe and demo (C, WASM only),
 // ready for `ds plugin install DIR`, and other-native and other-wasm: the probe under the name other, with one
-// kind only, for calls between plugins.
+// kind only, for calls between plugins; listener and answerer are the probe with its event handler declared.
 type Guests struct {
 	Both     string // programs that run direct, and modules
 	GoPlugin string // native programs are stock go-plugin servers
@@ -40,6 +40,13 @@ func BuildGuests(dir string) (Guests, error) {
 		}
 	}
 	demo := os.DirFS(filepath.Join(root, "testdata", "guests", "c", "demo"))
+	for _, to := range []string{g.Both, g.GoPlugin} {
+		for _, name := range []string{"listener", "answerer"} {
+			if err := handler(to, name); err != nil {
+				return g, err
+			}
+		}
+	}
 	return g, errors.Join(
 		other(g.Both, g.Both, "native"), other(g.Both, g.Both, "wasm"), other(g.GoPlugin, g.GoPlugin, "native"), other(g.Both, g.GoPlugin, "wasm"),
 		os.CopyFS(filepath.Join(g.Both, "demo"), demo), os.CopyFS(filepath.Join(g.GoPlugin, "demo"), demo),
@@ -64,6 +71,21 @@ func other(from, to, kind string) error {
 		head = strings.Replace(head, "  wasm: {artifact: dist/probe.wasm}\n", "", 1)
 	}
 	return os.WriteFile(filepath.Join(dir, "plugin.yaml"), []byte(head+run), 0o600)
+}
+
+// handler copies the probe in dir to one whose command heard events start: those of porter and of the other one.
+func handler(dir, name string) error {
+	to := filepath.Join(dir, name)
+	if err := os.CopyFS(to, os.DirFS(filepath.Join(dir, "probe"))); err != nil {
+		return err
+	}
+	m, err := os.ReadFile(filepath.Join(to, "plugin.yaml"))
+	if err != nil {
+		return err
+	}
+	text := strings.NewReplacer("name: probe", "name: "+name, `scope: ["probe.**", `, `scope: [artifact.pulled, "*.said", "probe.**", `, "capabilities:\n",
+		"events: {subscribe: [{topic: artifact.pulled, handler: heard}, {topic: \"*.said\", handler: heard}]}\ncapabilities:\n").Replace(string(m))
+	return os.WriteFile(filepath.Join(to, "plugin.yaml"), []byte(text), 0o600)
 }
 
 // nameOf is the plugin that a source directory builds.

@@ -66,7 +66,8 @@ func New(o Options) *Bus {
 
 // Publish checks e, sets ID and Time, and TraceID, TraceParent and Hops from the Publisher of ctx, and queues it
 // for every subscriber whose pattern matches but those of the same invocation. It never waits. dropped counts
-// older events that had to go. Errors: BAD_TOPIC, BAD_MESSAGE, TOO_LARGE, RATE; then nothing was delivered.
+// older events that had to go; an event of hostabi.MaxHops, from handlers that set each other off, goes nowhere and
+// counts as one. Errors: BAD_TOPIC, BAD_MESSAGE, TOO_LARGE, RATE; then nothing was delivered.
 func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, dropped int, err error) {
 	if err := hostabi.CheckEvent(&e); err != nil {
 		return 0, 0, err
@@ -77,6 +78,10 @@ func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, droppe
 	now := b.o.Clock()
 	if !b.allow(e.Source, now) {
 		return 0, 0, hostabi.Errorf(hostabi.ReasonRate, "%s publishes more than %d events a second", e.Source, hostabi.MaxEventRate)
+	}
+	if max(e.Hops, p.Hops) >= hostabi.MaxHops {
+		b.observe(e.Topic, 0, 1)
+		return 0, 1, nil
 	}
 	b.seq++
 	if b.log == nil && !b.wanted(e.Topic) {

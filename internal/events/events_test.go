@@ -197,7 +197,7 @@ func TestNextObeysItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var buf [1]hostabi.Event
-	if _, err := s.Next(ctx, buf[:]); err != context.Canceled {
+	if _, err := s.Next(ctx, buf[:]); !errors.Is(err, context.Canceled) {
 		t.Errorf("Next = %v", err)
 	}
 	_, _, _ = b.Publish(t.Context(), event("a"))

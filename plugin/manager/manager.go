@@ -10,6 +10,7 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -117,10 +118,11 @@ func (r *run) find(ctx context.Context) error {
 
 // choose picks the kind: what the invocation wants, what the user configured, what the manifest prefers,
 // what there is (install-trust.md section 6). A kind that is not held is never fetched at run. The user's
-// choice binds for the plugin that was named; a called one runs as what there is.
+// choice binds for the plugin that was named; a called one and a handler run as what there is.
 func (r *run) choose() (plugin.Kind, error) {
 	want := r.inv.Backend
-	if want == "" && (r.inv.Caller == "" || r.p.Find(r.m.o.Prefer) != nil) {
+	named := r.inv.Caller == "" && r.inv.Kind != plugin.KindEvent
+	if want == "" && (named || r.p.Find(r.m.o.Prefer) != nil) {
 		want = r.m.o.Prefer
 	}
 	if want != "" {
@@ -279,12 +281,14 @@ func (r *run) publish(ctx context.Context, topic string, more map[string]any) {
 		"name": r.name, "version": r.p.Version, "kind": r.kind, "command": r.inv.Command, "invocation": r.inv.ID,
 		"caller": r.inv.Caller, "depth": len(r.inv.Chain),
 	}
-	for k, v := range more {
-		data[k] = v
+	maps.Copy(data, more)
+	e := hostabi.Event{Topic: topic, Source: "/ds", TraceID: r.inv.TraceID, TraceParent: r.inv.TraceParent}
+	if r.inv.Hops != nil {
+		e.Hops = r.inv.Hops()
 	}
-	b, err := json.Marshal(data)
-	if err == nil {
-		_, _, err = r.m.o.Events.Publish(ctx, hostabi.Event{Topic: topic, Source: "/ds", TraceID: r.inv.TraceID, Data: b})
+	var err error
+	if e.Data, err = json.Marshal(data); err == nil {
+		_, _, err = r.m.o.Events.Publish(ctx, e)
 	}
 	if err != nil {
 		r.m.o.Log.Debug("host event lost", "topic", topic, "err", err)

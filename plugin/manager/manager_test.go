@@ -171,12 +171,17 @@ func TestChooseKind(t *testing.T) {
 		"what there is":           {both[:1], "", "", "", "", plugin.Native},
 		"wanted kind is not held": {both[:1], "", plugin.WASM, "", "", ""},
 		"called plugin":           {both[:1], "", plugin.WASM, "", "porter", plugin.Native},
+		"event handler":           {both[:1], "", plugin.WASM, "", "event", plugin.Native},
 		"nothing held":            {nil, "", "", "", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.plugins.p.Programs, w.plugins.p.Manifest.Run.Prefer, w.opts.Prefer = c.programs, c.manifest, c.config
-			err := w.run(plugin.Invocation{Backend: c.flag, Caller: c.caller})
+			inv := plugin.Invocation{Backend: c.flag, Caller: c.caller}
+			if c.caller == "event" {
+				inv.Caller, inv.Kind = "", plugin.KindEvent
+			}
+			err := w.run(inv)
 			ran := append(w.native.ran, w.wasm.ran...)
 			if c.want == "" {
 				wantRunError(t, err, plugin.StagePrepare, hostabi.ReasonPlatformUnsupported)

@@ -133,6 +133,9 @@ func (s *Store) Remove(ctx context.Context, name plugin.Name) (*Receipt, error) 
 			return nil, writeError(err)
 		}
 	}
+	if err := s.forgetFile(filepath.Join(s.o.Dir, handlersDir, string(name))); err != nil {
+		return nil, err
+	}
 	return r, writeError(s.o.FS.SyncDir(filepath.Join(s.o.Dir, "active")))
 }
 

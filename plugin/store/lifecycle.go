@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -31,8 +29,8 @@ func (s *Store) Record(r *Receipt) error {
 			return writeError(err)
 		}
 	}
-	if err := atomicfile.WriteLocked(s.o.FS, active, b, 0o600); err != nil {
-		return writeError(err)
+	if err := s.switchTo(r, b); err != nil {
+		return err
 	}
 	return s.forget("pending", r.Name)
 }
@@ -78,10 +76,7 @@ func sameVersion(old []byte, r *Receipt) bool {
 }
 
 func (s *Store) forget(dir string, name plugin.Name) error {
-	if err := s.o.FS.Remove(s.receiptPath(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return writeError(err)
-	}
-	return nil
+	return s.forgetFile(s.receiptPath(dir, name))
 }
 
 // Pending is the receipt of the version that waits for consent; PLUGIN_NOT_FOUND when none does. One that was
@@ -154,8 +149,8 @@ func (s *Store) Rollback(ctx context.Context, name plugin.Name) (from, to *Recei
 		return nil, nil, err
 	}
 	// The switch comes first: after a crash between the two writes the previous version is active, as was asked.
-	if err := atomicfile.WriteLocked(s.o.FS, s.receiptPath("active", name), b, 0o600); err != nil {
-		return nil, nil, writeError(err)
+	if err := s.switchTo(to, b); err != nil {
+		return nil, nil, err
 	}
 	if from == nil {
 		return nil, to, nil

@@ -2,8 +2,11 @@ package store
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +49,48 @@ func TestRollbackSwaps(t *testing.T) {
 			t.Errorf("active is %s, want %s", got, want)
 		}
 	}
+}
+
+// TestHandlers knows who has event handlers without a look at anybody's manifest.
+func TestHandlers(t *testing.T) {
+	s := newStore(t)
+	put(t, s, manifest("quiet", "1.0.0"), "#!/bin/sh\n")
+	want := func(when, names string) {
+		t.Helper()
+		var got []string
+		for _, n := range s.Handlers() {
+			got = append(got, string(n))
+		}
+		if strings.Join(got, " ") != names {
+			t.Errorf("%s: %v, want %s", when, got, names)
+		}
+	}
+	want("none", "")
+	if _, err := os.Stat(filepath.Join(s.Dir(), "handlers")); err == nil {
+		t.Error("there is a directory that nobody needs")
+	}
+	with := func(v string) *plugin.Manifest {
+		m := version(v)
+		m.Commands = []plugin.Command{{Name: "on"}}
+		m.Events.Subscribe = []plugin.Subscription{{Topic: "a.*", Handler: "on"}, {Topic: "b"}, {Topic: "c", Handler: "on"}}
+		return m
+	}
+	put(t, s, with("1.0.0"), "#!/bin/sh\n")
+	want("installed", "tool")
+	p, err := s.Lookup(t.Context(), "tool")
+	if err != nil || !maps.EqualFunc(p.Manifest.Handlers(), map[string][]string{"on": {"a.*", "c"}}, slices.Equal) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	put(t, s, version("1.1.0"), "#!/bin/sh\n:\n")
+	want("upgraded to one without", "")
+	if _, _, err := s.Rollback(t.Context(), "tool"); err != nil {
+		t.Fatal(err)
+	}
+	want("rolled back", "tool")
+	if _, err := s.Remove(t.Context(), "tool"); err != nil {
+		t.Fatal(err)
+	}
+	want("removed", "")
 }
 
 func TestRollbackRefusesChangedFiles(t *testing.T) {

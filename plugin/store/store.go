@@ -34,7 +34,7 @@ const (
 	sweepAge = 24 * time.Hour
 )
 
-var storeDirs = []string{"store", "active", "prev", "pending", "stamps", "locks", "owners"}
+var storeDirs = []string{"store", "active", "prev", "pending", "stamps", "locks", "owners", handlersDir}
 
 // Options configure a Store.
 type Options struct {

@@ -29,6 +29,7 @@ func app() client.App {
 		{Name: "fail", Summary: "fail with a host error", Run: fail},
 		{Name: "wait", Summary: "wait for an event that never comes", Run: wait},
 		{Name: "ask", Summary: "ask on the terminal", Run: ask},
+		{Name: "heard", Summary: "note an event, or print what was noted", Events: []string{"artifact.pulled", "*.said"}, Run: heard},
 	}}
 	for name, f := range raw {
 		a.Commands = append(a.Commands, client.Command{
@@ -246,5 +247,42 @@ func ask(ctx context.Context, in *client.Invocation) error {
 		return err
 	}
 	fmt.Fprintln(in.Stdout, "hello", name)
+	return nil
+}
+
+// heard notes the events that start it, and then has the mood of its setting. As a command of the user it prints
+// what was noted.
+func heard(ctx context.Context, in *client.Invocation) error {
+	notes, rev, err := client.GetJSON[[]string](ctx, in.Client, "heard")
+	if err != nil && !errors.Is(err, client.ErrNotFound) {
+		return err
+	}
+	if in.Event == nil {
+		for _, n := range notes {
+			fmt.Fprintln(in.Stdout, n)
+		}
+		return nil
+	}
+	var s struct{ Mood string }
+	if err := in.Config(ctx, &s); err != nil {
+		return err
+	}
+	notes = append(notes, fmt.Sprintf("%s from %s hops %d in %s %s", in.Event.Topic, in.Event.Source, in.Event.Hops, os.Getenv("DS_KIND"), in.Command))
+	if _, err := client.SetJSON(ctx, in.Client, "heard", notes, client.IfRevision(rev)); err != nil {
+		return err
+	}
+	fmt.Fprintln(in.Stdout, "heard", in.Event.Topic, s.Mood)
+	switch s.Mood {
+	case "crash":
+		panic("the handler panics")
+	case "hang":
+		<-time.After(time.Hour)
+	case "flood":
+		for range 64 {
+			fmt.Fprintln(in.Stdout, strings.Repeat("more ", 1<<14))
+		}
+	case "answer":
+		return in.Publish(ctx, os.Getenv("DS_PLUGIN")+".said", in.Event.Topic)
+	}
 	return nil
 }
