@@ -50,7 +50,7 @@ func TestContract(t *testing.T) {
 
 // TestRowsByID: S1 is not S15, H1 is all of H1.
 func TestRowsByID(t *testing.T) {
-	for id, want := range map[string]string{"S1": "S1", "S12": "S12.c S12.go", "H1": "H1a.64 H1a.1024 H1.sdk H1b.64k", "H1a": "H1a.64 H1a.1024", "X": ""} {
+	for id, want := range map[string]string{"S1": "S1", "S12": "S12.c S12.go", "H1": "H1a.64 H1a.1024 H1.sdk H1b.64k H1b.1m", "H1a": "H1a.64 H1a.1024", "X": ""} {
 		var got []string
 		for _, r := range (options{groups: []string{"all"}, ids: []string{id}}).rows() {
 			got = append(got, r.ID)

@@ -103,7 +103,7 @@ func (f *fixture) configure() error {
 		return fmt.Sprintf("      v%d: %s\n", size, strings.Repeat("x", size))
 	}
 	const settings = "plugins:\n  settings:\n"
-	small, calls, large := settings, settings, settings
+	small, calls, large, huge := settings, settings, settings, settings
 	for _, name := range []string{"guest", "gpguest"} {
 		small += "    " + name + ":\n" + value(64)
 	}
@@ -111,10 +111,12 @@ func (f *fixture) configure() error {
 		calls += "    " + name + ":\n" + value(64) + value(1024)
 		large += "    " + name + ":\n" + value(64<<10)
 	}
+	huge += "    cguest:\n" + value(1e6)
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(small), 0o600),
 		os.WriteFile(filepath.Join(f.tmp, "calls.yaml"), []byte(calls), 0o600),
 		os.WriteFile(filepath.Join(f.tmp, "large.yaml"), []byte(large), 0o600),
+		os.WriteFile(filepath.Join(f.tmp, "huge.yaml"), []byte(huge), 0o600),
 	)
 }
 

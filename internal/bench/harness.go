@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 const (
@@ -87,6 +88,8 @@ type harness struct {
 
 // group measures rows; if the machine was noisy it does so once more.
 func (h *harness) group(ctx context.Context, g Group, rows []Row) groupResult {
+	begin := time.Now()
+	defer func() { fmt.Fprintf(h.progress, "%s: took %s\n", g.Name, time.Since(begin).Round(time.Second)) }()
 	out := h.rowsOf(ctx, g, rows)
 	if out.noisy() && out.aaErr == nil && !h.o.quick && ctx.Err() == nil {
 		fmt.Fprintf(h.progress, "%s: noisy, once more\n", g.Name)

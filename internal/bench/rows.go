@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -66,7 +68,7 @@ func groups() []Group {
 	return []Group{
 		{"start", "Start-up, whole process", linkfloor(), Wall},
 		{"spawn", "Spawn to exit inside one warm host", spawn("exec"), PerOp},
-		{"call", "Host calls", grpcUnary("2000", "64", "calls 2000 bytes 128000 ns "), Reported},
+		{"call", "Host calls", grpcUnary(64, 2000), Reported},
 		{"stream", "Output", Spec{Label: "the program itself", Argv: []string{"${guests}/guest/native", "flood", "134217728"}, Want: Output{Bytes: 128 << 20}}, Wall},
 		{"blob", "Blobs", openRead(), Reported},
 		{"cache", "Cache", Spec{Label: "open + fstat + close", Pkg: "cache", Bench: "BenchmarkOpenHit/open+fstat+close"}, PerOp},
@@ -122,10 +124,10 @@ func stockSpawn(label, kind string) Spec {
 	return Spec{Label: label, Pkg: "testdata/peers/gphost", Bench: "BenchmarkSpawn/" + kind}
 }
 
-func grpcUnary(calls, size, want string) Spec {
+func grpcUnary(size, n int) Spec {
 	return Spec{
-		Label: "grpc unary, unix socket", Argv: []string{"${peers}/grpcecho", "-calls", calls, "-size", size},
-		Want: Output{Text: want, Prefix: true},
+		Label: "grpc unary, unix socket", Argv: []string{"${peers}/grpcecho", "-calls", strconv.Itoa(n), "-size", strconv.Itoa(size)},
+		Want: callsMade(size, n),
 	}
 }
 
@@ -133,23 +135,33 @@ func channels(subscribers string) Spec {
 	return Spec{Label: "blocking channel of 100", Pkg: "testdata/peers/chanbus", Bench: "BenchmarkPublish/subscribers=" + subscribers}
 }
 
-// calls is a row of 20 000 host calls: Config.Get with a reply of size bytes. A round takes seconds.
-func calls(id, plugin, carrier, size, total string, goal float64) Row {
-	want := Output{Text: "calls 20000 bytes " + total + " ns ", Prefix: true}
+// small is how many calls a round of the rows of small messages makes: with all rounds some 35 000 of each side, of which
+// each round gives the median. large is that of others.
+const (
+	small = 5000
+	large = 1000
+)
+
+// calls is a row of n host calls: Config.Get with a reply of size bytes.
+func calls(id, plugin, carrier string, size, n int, goal float64) Row {
+	label, file := fmt.Sprintf("%d B", size), "calls.yaml"
+	switch {
+	case size >= 1e6:
+		label, file = "1 MB", "huge.yaml"
+	case size > 1<<10:
+		label, file = fmt.Sprintf("%d KiB", size>>10), "large.yaml"
+	}
+	want := callsMade(size, n)
 	return Row{
-		ID: id, Group: "call", Workload: carrier + ", " + size + " B", Metric: Reported, Goal: goal, N: 7,
-		Ours: ds(plugin+" calls", want, "--config", "${tmp}/calls.yaml", plugin, "calls", "v"+size, "20000"), Against: grpcUnary("20000", size, want.Text),
+		ID: id, Group: "call", Workload: carrier + ", " + label, Metric: Reported, Goal: goal, N: 7,
+		Ours:    ds(plugin+" calls", want, "--config", "${tmp}/"+file, plugin, "calls", fmt.Sprintf("v%d", size), strconv.Itoa(n)),
+		Against: grpcUnary(size, n),
 	}
 }
 
-// large is a row of 2000 host calls with a reply of 64 KiB.
-func large(id, plugin, carrier string, goal float64) Row {
-	want := Output{Text: "calls 2000 bytes 131072000 ns ", Prefix: true}
-	return Row{
-		ID: id, Group: "call", Workload: carrier + ", 64 KiB", Metric: Reported, Goal: goal, N: 7,
-		Ours:    ds(plugin+" calls", want, "--config", "${tmp}/large.yaml", plugin, "calls", "v65536", "2000"),
-		Against: grpcUnary("2000", "65536", want.Text),
-	}
+// callsMade is what a program prints that made n calls.
+func callsMade(size, n int) Output {
+	return Output{Text: fmt.Sprintf("calls %d bytes %d ns ", n, size*n), Prefix: true}
 }
 
 var blobRead = Output{Text: "read 268435456 ns ", Prefix: true} //nolint:gochecknoglobals // a constant
@@ -159,36 +171,56 @@ func openRead() Spec {
 	return Spec{Label: "os.Open + read, 256 KiB buffer", Argv: []string{"${guests}/guest/native", "file", "268435456"}, Want: blobRead}
 }
 
-func blob(id, plugin, way string, goal float64) Row {
+// blob is a row of a plugin that opens a blob at the host one way, "sdk", "path" or "handle", and reads it.
+func blob(id, plugin, way, how string, goal float64) Row {
 	return Row{
-		ID: id, Group: "blob", Workload: "256 MiB " + way, Metric: Reported, Goal: goal, N: 7,
-		Ours: ds(plugin+" blob", blobRead, plugin, "blob", "268435456"), Against: openRead(),
+		ID: id, Group: "blob", Workload: "256 MiB " + how, Metric: Reported, Goal: goal, N: 7,
+		Ours: ds(plugin+" blob", blobRead, plugin, "blob", "268435456", way), Against: openRead(),
 	}
+}
+
+// grpcStream takes as many bytes from a server stream.
+func grpcStream(label, chunk string) Spec {
+	return Spec{Label: "grpc stream, " + label + " chunks", Argv: []string{"${peers}/grpcecho", "-read", "268435456", "-chunk", chunk}, Want: blobRead}
+}
+
+// blobRows: a confined plugin gets a descriptor of the cache's file, if it asks as the SDK does; a path is one of a copy.
+func blobRows() []Row {
+	b1 := blob("B1", "blob", "sdk", "as the SDK opens it, native", 1.05)
+	copied := blob("B1.copy", "blob", "path", "by path, native, confined", 0)
+	copied.Context = true
+	copied.Note = "for programs that can open nothing but paths: Cache.Open copies the blob to DS_RUN_DIR, since the cache is closed to confined plugins"
+	b2 := blob("B2", "blob", "sdk", "by passed descriptor, native", 0.33)
+	b2.Against = grpcStream("256 KiB", "262144")
+	b4 := blob("B4", "wblob", "path", "by /ds/blob, WASM", 0.20)
+	b4.Against = grpcStream("1 MiB", "1048576")
+	return []Row{b1, copied, b2, blob("B3.file", "wblob", "path", "by /ds/blob, WASM", 1.5), blob("B3.read", "wblob", "handle", "by read, WASM", 1.5), b4}
 }
 
 // contract is every row that this release can measure. Goals are those of the performance contract; a row gets
 // looser only with the reason in its Note.
 func contract() []Row {
 	cHello := Output{Text: "hello from C\n"}
-	h4a := calls("H4.frames", "guest", "frames against the go-plugin broker", "64", "1280000", 0.6)
+	h4a := calls("H4.frames", "guest", "frames against the go-plugin broker", 64, small, 0.6)
 	h4a.Against = Spec{
-		Label: "go-plugin broker call", Argv: []string{"${peers}/gphost", "-calls", "20000", "${peers}/gpplugin"},
-		Want: Output{Text: "calls 20000 bytes 1280000 ns ", Prefix: true},
+		Label: "go-plugin broker call", Argv: []string{"${peers}/gphost", "-calls", strconv.Itoa(small), "${peers}/gpplugin"},
+		Want: callsMade(64, small),
 	}
 	h4b := h4a
 	h4b.ID, h4b.Workload, h4b.Goal = "H4.broker", "broker gRPC against the go-plugin broker, 64 B", 1.1
-	h4b.Ours = calls("", "gpguest", "", "64", "1280000", 0).Ours
-	sdk := calls("H1.sdk", "wguest", "ds_v1 from the Go SDK in WASM", "64", "1280000", 0)
+	h4b.Ours = calls("", "gpguest", "", 64, small, 0).Ours
+	sdk := calls("H1.sdk", "wguest", "ds_v1 from the Go SDK in WASM", 64, small, 0)
 	sdk.Context = true
 	sdk.Note = "mostly the guest's own Go code; the carrier alone is H1a"
 
-	h8 := calls("H8", "wguest", "/ds/call, JSON, from a Go guest", "64", "1280000", 0.30)
-	h8.Ours.Label, h8.Ours.Argv[4] = "ds wguest files", "files"
+	h8 := calls("H8", "cguest", "/ds/call, JSON", 64, small, 0.30)
+	h8.Ours.Label, h8.Ours.Argv[4] = "ds cguest files", "files"
+	h8go := calls("H8.go", "wguest", "/ds/call, JSON, from a Go guest", 64, small, 0)
+	h8go.Ours.Label, h8go.Ours.Argv[4], h8go.Context = "ds wguest files", "files", true
+	h8go.Note = "mostly the guest's own Go code, see H1.sdk"
 
-	h3 := calls("H3.64", "guest", "DS_HOST_FD frames", "64", "1280000", 0.30)
+	h3 := calls("H3.64", "guest", "DS_HOST_FD frames", 64, small, 0.30)
 	h3.Note = "the host answers where it reads and the guest reads where it waits: a call is seven system calls on both sides together and two context switches"
-	b1 := blob("B1", "blob", "by path, native", 1.05)
-	b1.Note = "the time includes Cache.Open, which copies the blob to DS_RUN_DIR for a program that cannot open files of the cache"
 	one := publish("1")
 	one.Note = "an event is checked, numbered and counted against its publisher's rate before anybody gets it"
 	gib := Output{Bytes: 1 << 30}
@@ -218,17 +250,23 @@ func contract() []Row {
 		{ID: "S18.tls", Group: "spawn", Workload: "direct, one call, confined", Ours: spawn("call"), Against: stockSpawn("the same with AutoMTLS", "automtls"), Metric: PerOp, Goal: 0.10},
 		{ID: "S17", Group: "spawn", Workload: "direct, no call, confined", Ours: spawn("confined"), Against: spawn("unconfined"), Metric: PerOp, Goal: 1.20},
 
-		calls("H1a.64", "cguest", "ds_v1", "64", "1280000", 0.025),
-		calls("H1a.1024", "cguest", "ds_v1", "1024", "20480000", 0.03),
+		calls("H1a.64", "cguest", "ds_v1", 64, small, 0.025),
+		calls("H1a.1024", "cguest", "ds_v1", 1024, small, 0.03),
 		sdk,
 		h3,
-		calls("H3.1024", "guest", "DS_HOST_FD frames", "1024", "20480000", 0.30),
-		large("H1b.64k", "cguest", "ds_v1", 0.10),
-		large("H3.64k", "guest", "DS_HOST_FD frames", 0.40),
-		h4a, h4b, h8,
+		calls("H3.1024", "guest", "DS_HOST_FD frames", 1024, small, 0.30),
+		calls("H1b.64k", "cguest", "ds_v1", 64<<10, large, 0.10),
+		calls("H1b.1m", "cguest", "ds_v1", 1e6, 300, 0.25),
+		calls("H3.64k", "guest", "DS_HOST_FD frames", 64<<10, large, 0.40),
+		h4a, h4b, h8, h8go,
 		{
 			ID: "H6", Group: "call", Workload: "heap allocations of one call in the host, 64 B", Metric: Allocs, Goal: 6, N: 3,
 			Ours: Spec{Label: "hostabi/host", Pkg: "hostabi/host", Bench: "BenchmarkInvoke/gate"},
+		},
+		{
+			ID: "H7", Group: "call", Workload: "gate, limits and span, frames, 64 B", Metric: PerOp, Goal: 1.3,
+			Ours:    Spec{Label: "one call", Pkg: "internal/bench", Bench: "BenchmarkCall/gate"},
+			Against: Spec{Label: "the handler alone", Pkg: "internal/bench", Bench: "BenchmarkCall/plain"},
 		},
 
 		{
@@ -236,9 +274,6 @@ func contract() []Row {
 			Ours:    ds("guest flood", gib, "guest", "flood", "1073741824"),
 			Against: Spec{Label: "os/exec of the same program", Argv: []string{"${guests}/guest/native", "flood", "1073741824"}, Want: gib},
 		},
-
-		b1,
-		blob("B3.file", "wblob", "by /ds/blob, WASM", 1.5),
 
 		{
 			ID: "C5.open", Group: "cache", Workload: "hit: Open", Metric: PerOp, Goal: 2,
@@ -252,7 +287,7 @@ func contract() []Row {
 		},
 
 		one, publish("8"), publish("64"),
-	}, registryRows()...)
+	}, append(blobRows(), registryRows()...)...)
 }
 
 // userOrRoot is a goal that differs: root's files and capabilities cost the kernel more checks.

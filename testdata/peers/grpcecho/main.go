@@ -1,5 +1,6 @@
 // Command grpcecho is the contender of the host call rows: grpc-go unary calls on a unix socket between two
-// processes. It starts itself as the server, makes -calls calls and prints how long one took.
+// processes. It starts itself as the server, makes -calls calls and prints how long one took. With -read it is the
+// contender of the blob rows: it takes so many bytes from a server stream of chunks.
 package main
 
 import (
@@ -20,16 +21,28 @@ import (
 func main() {
 	calls := flag.Int("calls", 20000, "calls to make")
 	size := flag.Int("size", 64, "bytes of the reply")
+	read := flag.Int("read", 0, "bytes to take from a stream instead")
+	chunk := flag.Int("chunk", 256<<10, "bytes of its messages")
 	serve := flag.String("serve", "", "be the server on this socket")
 	flag.Parse()
-	err := run(context.Background(), *serve, *calls, *size)
+	measure := func(ctx context.Context, conn *grpc.ClientConn) (string, error) {
+		return stock.Measure(*calls, func() (string, error) { return stock.Get(ctx, conn) })
+	}
+	if *read > 0 {
+		measure = func(ctx context.Context, conn *grpc.ClientConn) (string, error) {
+			return stock.MeasureRead(ctx, conn, *read, *chunk)
+		}
+	}
+	err := run(context.Background(), *serve, *size, measure)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "grpcecho:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, serve string, calls, size int) error {
+type measurement func(ctx context.Context, conn *grpc.ClientConn) (string, error)
+
+func run(ctx context.Context, serve string, size int, measure measurement) error {
 	if serve != "" {
 		return server(serve, size)
 	}
@@ -38,7 +51,7 @@ func run(ctx context.Context, serve string, calls, size int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	return client(ctx, filepath.Join(dir, "s"), calls, size)
+	return client(ctx, filepath.Join(dir, "s"), size, measure)
 }
 
 // server serves until its stdin ends and says on stdout when it listens.
@@ -57,7 +70,7 @@ func server(socket string, size int) error {
 	return s.Serve(l)
 }
 
-func client(ctx context.Context, socket string, calls, size int) error {
+func client(ctx context.Context, socket string, size int, measure measurement) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -85,7 +98,7 @@ func client(ctx context.Context, socket string, calls, size int) error {
 		return err
 	}
 	defer conn.Close()
-	text, err := stock.Measure(calls, func() (string, error) { return stock.Get(ctx, conn) })
+	text, err := measure(ctx, conn)
 	if err != nil {
 		return err
 	}

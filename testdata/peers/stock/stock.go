@@ -53,7 +53,7 @@ var configService = grpc.ServiceDesc{ServiceName: "peers.Config", HandlerType: (
 			return srv.(Config).Get(ctx, req.(*wrapperspb.StringValue))
 		})
 	},
-}}}
+}}, Streams: []grpc.StreamDesc{readDesc}}
 
 // Get asks conn for the value.
 func Get(ctx context.Context, conn grpc.ClientConnInterface) (string, error) {

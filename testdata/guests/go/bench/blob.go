@@ -37,24 +37,58 @@ func repeated(n int) io.Reader {
 	return io.MultiReader(rs...)
 }
 
-// blob puts a blob, which is not timed, and times opening it at the host and reading the file at its path.
+// openWays are how the bytes of a blob are reached.
+var openWays = map[string]func(ctx context.Context, in *client.Invocation, d client.Digest, use func(io.Reader) error) error{ //nolint:gochecknoglobals // a constant
+	"sdk": func(ctx context.Context, in *client.Invocation, d client.Digest, use func(io.Reader) error) error {
+		b, err := in.Cache().Open(ctx, d)
+		if err != nil {
+			return err
+		}
+		return errors.Join(use(b), b.Close())
+	},
+	"path": func(ctx context.Context, in *client.Invocation, d client.Digest, use func(io.Reader) error) error {
+		return opened(ctx, in, d, func(b *hostv1lite.OpenedBlob) error { return reading(b.Path, use) })
+	},
+	"handle": func(ctx context.Context, in *client.Invocation, d client.Digest, use func(io.Reader) error) error {
+		return opened(ctx, in, d, func(b *hostv1lite.OpenedBlob) error {
+			s, err := in.Session()
+			if err != nil {
+				return err
+			}
+			h, err := s.Handle(b.Handle)
+			if err != nil {
+				return err
+			}
+			return use(h)
+		})
+	},
+}
+
+// opened opens a blob at the host, without asking for a descriptor, for use.
+func opened(ctx context.Context, in *client.Invocation, d client.Digest, use func(*hostv1lite.OpenedBlob) error) error {
+	var b hostv1lite.OpenedBlob
+	if err := invoke(ctx, in, hostv1lite.CacheOpen, &hostv1lite.OpenBlobRequest{Digest: string(d)}, &b); err != nil {
+		return err
+	}
+	err := use(&b)
+	return errors.Join(err, invoke(ctx, in, hostv1lite.CacheClose, &hostv1lite.HandleRef{Handle: b.Handle}, &hostv1lite.Empty{}))
+}
+
+// blob puts a blob, which is not timed, and times opening it at the host and reading it one way.
 func blob(ctx context.Context, in *client.Invocation) error {
 	n, err := pieces(in)
 	if err != nil {
 		return err
 	}
+	way := openWays[in.Args[1]]
+	if way == nil {
+		return fmt.Errorf("no way %q to read", in.Args[1])
+	}
 	info, err := in.Cache().Put(ctx, repeated(n))
 	if err != nil {
 		return err
 	}
-	return timeReads(in.Stdout, n, func(use func(*os.File) error) error {
-		var b hostv1lite.OpenedBlob
-		if err := invoke(ctx, in, hostv1lite.CacheOpen, &hostv1lite.OpenBlobRequest{Digest: string(info.Digest)}, &b); err != nil {
-			return err
-		}
-		err := reading(b.Path, use)
-		return errors.Join(err, invoke(ctx, in, hostv1lite.CacheClose, &hostv1lite.HandleRef{Handle: b.Handle}, &hostv1lite.Empty{}))
-	})
+	return timeReads(in.Stdout, n, func(use func(io.Reader) error) error { return way(ctx, in, info.Digest, use) })
 }
 
 // file is blob without a host: the contender.
@@ -72,7 +106,7 @@ func file(_ context.Context, in *client.Invocation) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return timeReads(in.Stdout, n, func(use func(*os.File) error) error { return reading(f.Name(), use) })
+	return timeReads(in.Stdout, n, func(use func(io.Reader) error) error { return reading(f.Name(), use) })
 }
 
 func pieces(in *client.Invocation) (int, error) {
@@ -83,7 +117,7 @@ func pieces(in *client.Invocation) (int, error) {
 	return size / piece, nil
 }
 
-func reading(path string, use func(*os.File) error) error {
+func reading(path string, use func(io.Reader) error) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -92,9 +126,9 @@ func reading(path string, use func(*os.File) error) error {
 }
 
 // timeReads reads twice: once to compare every byte, which also makes the file hot, and once for the clock.
-func timeReads(out io.Writer, n int, open func(use func(*os.File) error) error) error {
+func timeReads(out io.Writer, n int, open func(use func(io.Reader) error) error) error {
 	want, buf := pattern(), make([]byte, piece)
-	err := open(func(f *os.File) error {
+	err := open(func(f io.Reader) error {
 		for range n {
 			if _, err := io.ReadFull(f, buf); err != nil {
 				return err
@@ -110,7 +144,7 @@ func timeReads(out io.Writer, n int, open func(use func(*os.File) error) error) 
 	}
 	total := 0
 	at := time.Now()
-	err = open(func(f *os.File) error {
+	err = open(func(f io.Reader) error {
 		for {
 			k, err := f.Read(buf)
 			total += k

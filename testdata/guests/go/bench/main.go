@@ -20,7 +20,7 @@ func app() client.App {
 		{Name: "hello", Summary: "one host call, then print hello", Run: hello},
 		{Name: "calls", Summary: "time many host calls", Args: []client.Arg{{Name: "key", Required: true}, {Name: "n", Type: "int", Required: true}}, Run: calls},
 		{Name: "files", Summary: "time many host calls through /ds/call", Args: []client.Arg{{Name: "key", Required: true}, {Name: "n", Type: "int", Required: true}}, Run: files},
-		{Name: "blob", Summary: "put a blob and time reading it", Args: []client.Arg{{Name: "bytes", Type: "int", Required: true}}, Run: blob},
+		{Name: "blob", Summary: "put a blob and time reading it", Args: []client.Arg{{Name: "bytes", Type: "int", Required: true}, {Name: "way", Required: true}}, Run: blob},
 		{Name: "file", Summary: "the same with a file and no host", Args: []client.Arg{{Name: "bytes", Type: "int", Required: true}}, Run: file},
 		{Name: "flood", Summary: "write many bytes to stdout", Args: []client.Arg{{Name: "bytes", Type: "int", Required: true}}, Run: flood},
 	}}
