@@ -70,6 +70,9 @@ type Store struct {
 	known   map[hostabi.Digest]atomicfile.ID // hashed by this process in this state
 	touched map[hostabi.Digest]time.Time     // when the time of last use is due to be looked at again
 	closed  bool
+
+	dropping sync.Mutex
+	leases   *logs // of drop, nil until the first
 }
 
 // Open checks the root and creates nothing: that is left to the first write. A directory that others own or

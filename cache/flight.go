@@ -83,8 +83,10 @@ func (s *Store) takeOff(ctx context.Context, d hostabi.Digest) (unlock func() er
 	for wait := noticeAfter; ; wait = 10 * time.Second {
 		turn, cancel := context.WithTimeout(ctx, wait)
 		err := s.inDir(s.internal("flight"), func() (err error) {
-			unlock, err = s.fs.Lock(turn, s.flightLock(d))
-			return err
+			return s.withSpace(0, func() error {
+				unlock, err = s.fs.Lock(turn, s.flightLock(d))
+				return err
+			})
 		})
 		cancel()
 		switch {
@@ -114,7 +116,11 @@ func (w *writer) resume(ctx context.Context) error {
 	s := w.s
 	name := filepath.Join(w.dir, "blob")
 	var err error
-	if w.f, err = s.openStaged(w.dir, name); err != nil {
+	err = s.withSpace(w.want.Size, func() error {
+		w.f, err = s.openStaged(w.dir, name)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	fi, err := w.f.Stat()

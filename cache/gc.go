@@ -65,6 +65,9 @@ func (s *Store) gc(ctx context.Context, o gcOptions) error {
 	var unlock func() error
 	err := s.inDir(s.internal(""), func() (err error) {
 		unlock, err = s.fs.Lock(lockCtx, s.gcLock())
+		if isFull(err) { // it cannot be made, so nobody holds it
+			unlock, err = s.fs.Lock(lockCtx, s.versionFile())
+		}
 		return err
 	})
 	if err != nil {
@@ -145,6 +148,7 @@ func (c *collector) stopped() error {
 // finish writes what this gc knows now and removes the logs that are merged.
 func (c *collector) finish() error {
 	s := c.s
+	c.trash.wait(c.ctx) // before anything is written: the disk may be full
 	merged := c.changes*10 > len(c.x.entries)
 	for _, d := range c.dead {
 		merged = merged || d.wrote
@@ -170,7 +174,6 @@ func (c *collector) finish() error {
 		}
 		_ = d.unlock()
 	}
-	c.trash.wait(c.ctx)
 	_ = s.fs.Chtimes(s.gcLock(), c.now) // when gc ran last
 	return err
 }
@@ -388,12 +391,11 @@ func (c *collector) evict(e *entryInfo, reason string) {
 // leases does it before looking for the entry, so one side sees the other. False = it stays.
 func (s *Store) takeAway(d hostabi.Digest, size int64, l *logs, del *deleter) (gone bool, err error) {
 	var now int64
-	taken := false // by us
-	err = s.inRun(func(r *run) error {
+	var taken, back bool // by us
+	err = s.inTrash(func(trash string) error {
 		// Taken before the rename, as the time of a put is taken after its rename: so the later record is
 		// the one that is true.
 		now = s.now().UnixNano()
-		trash := r.path("t")
 		if err := s.fs.Rename(s.entry(d), trash); err != nil {
 			if _, lerr := s.fs.Lstat(s.entry(d)); errors.Is(lerr, fs.ErrNotExist) {
 				gone = true // somebody else did it
@@ -406,6 +408,7 @@ func (s *Store) takeAway(d hostabi.Digest, size int64, l *logs, del *deleter) (g
 			if err := s.fs.Rename(trash, s.entry(d)); err != nil {
 				del.add(trash) // put again meanwhile: ours is not needed
 			}
+			back = true
 			return nil
 		}
 		gone, taken = true, true
@@ -415,8 +418,13 @@ func (s *Store) takeAway(d hostabi.Digest, size int64, l *logs, del *deleter) (g
 	if err != nil {
 		s.log.Debug("entry cannot be evicted", "digest", d, "error", err)
 	}
-	if taken {
+	switch {
+	case taken:
 		s.logged(&record{kind: recordDelete, digest: sumOf(d), size: size, time: now})
+	case back: // who did not find it meanwhile took it for gone
+		if e, size, ok := s.measure(d); ok {
+			s.logged(putRecord(d, size, e.disk, s.now().UnixNano(), e.expires))
+		}
 	}
 	return gone, err
 }
@@ -430,7 +438,12 @@ func (s *Store) drop(ctx context.Context, d hostabi.Digest) error {
 	if fi, err := s.fs.Lstat(s.blob(d)); err == nil {
 		size = fi.Size()
 	}
-	l := s.newLogs(math.MaxInt64) // leases only
+	s.dropping.Lock() // its logs are read on from where the last one ended
+	defer s.dropping.Unlock()
+	if s.leases == nil {
+		s.leases = s.newLogs(math.MaxInt64) // no puts and deletes
+	}
+	l := s.leases
 	l.read()
 	if l.leased(sumOf(d)) {
 		return nil
@@ -441,11 +454,23 @@ func (s *Store) drop(ctx context.Context, d hostabi.Digest) error {
 	return s.fail(err)
 }
 
+// withSpace repeats do once after freeing space when the disk is full. do begins at its beginning then.
+func (s *Store) withSpace(need int64, do func() error) error {
+	err := do()
+	if !isFull(err) {
+		return err
+	}
+	s.freeSpace(need)
+	return do()
+}
+
 // freeSpace evicts when the disk is full, also below MaxSize.
-func (s *Store) freeSpace(need int64) error {
+func (s *Store) freeSpace(need int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return s.gc(ctx, gcOptions{wait: true, need: max(need, 1)})
+	if err := s.gc(ctx, gcOptions{wait: true, need: max(need, 1)}); err != nil {
+		s.log.Debug("disk is full and the cache was not cleaned", "error", err) // the next try tells whether there is room
+	}
 }
 
 // Evict runs gc without a time limit and yields what was evicted. The zero options evict all that nobody

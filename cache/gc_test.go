@@ -482,62 +482,6 @@ func TestCheck(t *testing.T) {
 	h.has(d, []byte("x"))
 }
 
-// Eight stores on one directory do everything at once; every answer is right.
-func TestHammer(t *testing.T) {
-	h := newStore(t, cache.Options{MaxSize: 1 << 20})
-	stop := time.Now().Add(200 * time.Millisecond)
-	var wg sync.WaitGroup
-	for i := range 8 {
-		s := h.another()
-		wg.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(i), 1)) // repeatable
-			for time.Now().Before(stop) {
-				seed := r.Uint64N(30)
-				data := content(seed, int(seed)*500)
-				d := hostabi.DigestOf(data)
-				owner := hostabi.PluginName(fmt.Sprintf("p%d", i%3))
-				var err error
-				switch r.IntN(6) {
-				case 0:
-					_, err = fetch(t.Context(), s.View(owner, "a/b"), data, 4000)
-				case 1:
-					_, err = fetch(t.Context(), s.View(owner, ""), data, 4000)
-				case 2:
-					for _, err := range s.Evict(t.Context(), hostabi.EvictOptions{MaxBytes: 100_000}) {
-						if err != nil {
-							t.Error(err)
-						}
-					}
-				case 3:
-					err = s.Remove(t.Context(), owner, d)
-				case 4:
-					err = s.Pin(t.Context(), d, owner, time.Now().Add(time.Duration(r.IntN(2))*time.Hour))
-				default:
-					f, oerr := s.Open(t.Context(), d)
-					if err = oerr; err == nil {
-						b := make([]byte, len(data))
-						if n, _ := f.ReadAt(b, 0); n != len(data) || string(b) != string(data) {
-							t.Errorf("%s has other bytes", d)
-						}
-						err = f.Close()
-					}
-				}
-				if err != nil && hostabi.ReasonOf(err) != hostabi.ReasonNotCached {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	for v, err := range h.s.Verify(t.Context(), nil, false) {
-		if err != nil || !v.OK {
-			t.Errorf("%+v, %v", v, err)
-		}
-	}
-	h.evict(hostabi.EvictOptions{ExpiredOnly: true})
-	h.exact()
-}
-
 // A lease that is written when gc has decided already, but not yet renamed, still holds.
 func TestLeaseAtTheLastMoment(t *testing.T) {
 	for name, hold := range map[string]func(*harness, *cache.Store, hostabi.Digest) error{

@@ -31,16 +31,18 @@ func (s *Store) claimFile(owner hostabi.PluginName, d hostabi.Digest, size int64
 
 // claim notes that owner committed d; fresh says that it had not before.
 func (s *Store) claim(owner hostabi.PluginName, d hostabi.Digest, size int64) (fresh bool, err error) {
-	err = s.inDir(s.claimDir(owner), func() error {
-		f, err := s.fs.Open(s.claimFile(owner, d, size), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		fresh = true
-		return f.Close()
+	err = s.withSpace(0, func() error {
+		return s.inDir(s.claimDir(owner), func() error {
+			f, err := s.fs.Open(s.claimFile(owner, d, size), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			if errors.Is(err, fs.ErrExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			fresh = true
+			return f.Close()
+		})
 	})
 	return fresh, s.fail(err)
 }

@@ -62,19 +62,26 @@ func (s *Store) private(ctx context.Context, v *View, want hostabi.Descriptor) (
 	if err := v.admit(ctx, w); err != nil {
 		return nil, err
 	}
-	err := s.inRun(func(r *run) (err error) {
-		w.dir = r.path("s")
-		if err = s.fs.Mkdir(w.dir, 0o700); err != nil {
-			return err
-		}
-		// A writable descriptor of a read-only file saves the chmod at the end.
-		w.f, err = s.fs.Open(filepath.Join(w.dir, "blob"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o400)
-		return err
-	})
+	err := s.withSpace(want.Size, func() error { return s.inRun(w.stage) })
 	if err != nil {
 		return nil, s.fail(err)
 	}
 	return w, nil
+}
+
+// stage makes private staging in r.
+func (w *writer) stage(r *run) (err error) {
+	f := w.s.fs
+	w.dir = r.path("s")
+	if err = f.Mkdir(w.dir, 0o700); err != nil {
+		return err
+	}
+	// A writable descriptor of a read-only file saves the chmod at the end.
+	w.f, err = f.Open(filepath.Join(w.dir, "blob"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o400)
+	if err != nil {
+		_ = f.Remove(w.dir) // else goes with the run directory
+	}
+	return err
 }
 
 // Offset is the length of the prefix that is staged already.
@@ -134,9 +141,7 @@ func (w *writer) writeAt(p []byte) (int, error) {
 	if err == nil || !isFull(err) {
 		return n, err
 	}
-	if ferr := w.s.freeSpace(max(int64(len(p)), w.want.Size-w.size)); ferr != nil {
-		return n, err
-	}
+	w.s.freeSpace(max(int64(len(p)), w.want.Size-w.size))
 	more, err := w.f.WriteAt(p[n:], w.size+int64(n))
 	return n + more, err
 }
@@ -266,7 +271,11 @@ func (w *writer) seal(d hostabi.Digest) (*metadata, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	n, err := s.writeMeta(filepath.Join(w.dir, "metadata.json"), b)
+	var n int64
+	err = s.withSpace(int64(len(b)), func() (err error) {
+		n, err = s.writeMeta(filepath.Join(w.dir, "metadata.json"), b)
+		return err
+	})
 	if err == nil && s.durable {
 		err = s.fs.SyncDir(w.dir)
 	}
@@ -297,7 +306,7 @@ func (w *writer) publish(ctx context.Context, d hostabi.Digest) (published bool,
 	s := w.s
 	_, _ = s.theRun() // from here on gc notices that we were killed before the record; without it the record is lost
 	for range 3 {
-		err = s.inDir(s.artifacts(), func() error { return s.fs.Rename(w.dir, s.entry(d)) })
+		err = s.inDir(s.artifacts(), func() error { return s.withSpace(0, func() error { return s.fs.Rename(w.dir, s.entry(d)) }) })
 		if err == nil {
 			w.dir = ""
 			if s.durable {

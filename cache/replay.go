@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -37,6 +38,9 @@ func (s *Store) newLogs(since int64) *logs {
 func (l *logs) read() {
 	dirs, err := l.s.runDirs()
 	l.missed(err)
+	if err == nil {
+		maps.DeleteFunc(l.leases, func(dir string, _ map[uint16]map[sum]struct{}) bool { return !slices.Contains(dirs, dir) })
+	}
 	for _, dir := range dirs {
 		name, at := filepath.Join(dir, "log"), l.at[dir]
 		fi, err := l.s.fs.Lstat(name)
@@ -201,15 +205,21 @@ func (s *Store) reconcile(x *index) (changes int) {
 	return changes
 }
 
-// recount takes sizes from the files: an entry that vanished without a record leaves the sums unknown.
+// recount takes sizes from the files: an entry that vanished without a record leaves the sums unknown. One that is
+// away just now counts as gone: if it comes back, that has a record.
 func (s *Store) recount(x *index) {
 	x.disk, x.bytes, x.unsure = 0, 0, false
 	for i := range x.entries {
-		x.disk += x.entries[i].disk
-		if fi, err := s.fs.Lstat(s.blob(x.entries[i].digest.digest())); err == nil {
+		e := &x.entries[i]
+		if fi, err := s.fs.Lstat(s.blob(e.digest.digest())); err == nil {
 			x.bytes += fi.Size()
+		} else if _, err := s.fs.Lstat(s.entry(e.digest.digest())); errors.Is(err, fs.ErrNotExist) {
+			e.disk = -1 // half of an entry stays, so that gc evicts it
+			continue
 		}
+		x.disk += e.disk
 	}
+	x.drop()
 }
 
 // measure is the index entry of d as its files say, and the size of its blob.

@@ -176,10 +176,22 @@ func (s *Store) RunDir() (string, error) {
 	return dir, nil
 }
 
+// trashSuffix ends the names of trash beside the flights.
+const trashSuffix = ".gone"
+
+// inTrash calls do with the name that what goes away gets. On a full disk no run directory can be made, and what
+// frees space must not need any: there is a directory that exists.
+func (s *Store) inTrash(do func(trash string) error) error {
+	err := s.inRun(func(r *run) error { return do(r.path("t")) })
+	if isFull(err) {
+		return do(filepath.Join(s.internal("flight"), randomHex()+trashSuffix))
+	}
+	return err
+}
+
 // discard removes a tree by way of the trash of this run, so that it is gone from its place at once.
 func (s *Store) discard(name string) error {
-	return s.inRun(func(r *run) error {
-		trash := r.path("t")
+	return s.inTrash(func(trash string) error {
 		if err := s.fs.Rename(name, trash); err != nil {
 			if _, lerr := s.fs.Lstat(name); errors.Is(lerr, fs.ErrNotExist) {
 				return nil

@@ -49,6 +49,9 @@ func (c *collector) prefixes() {
 	for _, n := range c.names(s.internal("flight")) {
 		hash, lock := strings.CutSuffix(n, ".lock")
 		d := hostabi.Digest("sha256:" + hash)
+		if name := filepath.Join(s.internal("flight"), n); strings.HasSuffix(n, trashSuffix) && c.older(name, keepTemp) {
+			_ = atomicfile.RemoveAll(s.fs, name) // of a process that was killed
+		}
 		if !d.Valid() {
 			continue
 		}
