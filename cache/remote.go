@@ -159,6 +159,8 @@ func (t *remote) copy(ctx context.Context, w *writer) (err error) {
 	if at < 0 || at > w.size {
 		return errRange
 	}
+	arrived := hostabi.Arriving(ctx)
+	arrived(w.size)
 	buf := make([]byte, min(w.want.Size-at, 256<<10))
 	for skip := w.size - at; w.size < w.want.Size; {
 		n, err := body.Read(buf)
@@ -169,6 +171,7 @@ func (t *remote) copy(ctx context.Context, w *writer) (err error) {
 			if _, werr := w.Write(buf[have:n]); werr != nil {
 				return werr
 			}
+			arrived(w.size)
 		}
 		if err == nil || w.size == w.want.Size {
 			continue

@@ -15,11 +15,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/delivery-station/ds/cache"
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/internal/atomicfile"
 	"github.com/delivery-station/ds/internal/dstest"
 	"github.com/delivery-station/ds/registry"
 )
@@ -560,6 +562,57 @@ func TestWriteBackWithoutTheRight(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(b.dir, ".ds", "remote.json")); err == nil {
 			t.Errorf("%d: a missing right opens the breaker", status)
 		}
+	}
+}
+
+// TestTierAndAFullDisk: that is the command's problem, and not the tier's.
+func TestTierAndAFullDisk(t *testing.T) {
+	o := newOffice(t)
+	o.fill()
+	b := o.host(nil, cache.Remote{})
+	full := true
+	b.harness.o.FS = &faultFS{FS: atomicfile.OS(), write: func(name string) error {
+		if full && filepath.Base(name) == "blob" {
+			return &os.PathError{Op: "write", Path: name, Err: syscall.ENOSPC}
+		}
+		return nil
+	}}
+	s := b.another()
+	view := s.View("", o.origin.Host+artifact)
+	big := hostabi.Descriptor{Digest: hostabi.DigestOf(o.layers[0]), Size: int64(len(o.layers[0]))}
+	b.want(view.Bring(t.Context(), big), hostabi.ReasonNoSpace)
+	if n := b.count("blob"); n != 0 {
+		t.Errorf("staging left: %v", b.files())
+	}
+	full = false
+	var seen []int64
+	b.must(view.Bring(hostabi.WithArriving(t.Context(), func(n int64) { seen = append(seen, n) }), big))
+	if len(seen) < 2 || !slices.IsSorted(seen) || seen[0] != 0 || seen[len(seen)-1] != big.Size {
+		t.Errorf("what arrived: %v", seen)
+	}
+	if b.warns.String() != "" {
+		t.Error(b.warns)
+	}
+}
+
+// TestTierAndManyProcesses: one of them fetches a blob, the tier sees it once.
+func TestTierAndManyProcesses(t *testing.T) {
+	o := newOffice(t)
+	o.fill()
+	b := o.host(nil, cache.Remote{})
+	big := hostabi.Descriptor{Digest: hostabi.DigestOf(o.layers[0]), Size: int64(len(o.layers[0]))}
+	var all sync.WaitGroup
+	for range 8 {
+		s := b.another()
+		all.Go(func() {
+			if err := s.View("", o.origin.Host+artifact).Bring(t.Context(), big); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := o.tier.Count(http.MethodGet, "/blobs/"); n != 1 {
+		t.Errorf("the blob was fetched %d times", n)
 	}
 }
 

@@ -67,8 +67,24 @@ type Sink interface {
 	// Stat answers NOT_CACHED when the blob is absent.
 	Stat(ctx context.Context, d Digest) (BlobInfo, error)
 	// Create opens a writer for want; an empty want.Digest means that the digest is known at Commit only.
-	// It blocks while another process ingests the same digest and answers EXISTS when that one finished.
+	// It blocks while another process ingests the same digest, or while the sink gets the blob from a place of
+	// its own, and answers EXISTS when that has finished.
 	Create(ctx context.Context, want Descriptor) (BlobWriter, error)
+}
+
+type arrivingKey struct{}
+
+// WithArriving has Sink.Create tell f how many bytes are there while the sink gets a blob by itself.
+func WithArriving(ctx context.Context, f func(bytes int64)) context.Context {
+	return context.WithValue(ctx, arrivingKey{}, f)
+}
+
+// Arriving is the function of WithArriving, or one that does nothing.
+func Arriving(ctx context.Context) func(bytes int64) {
+	if f, ok := ctx.Value(arrivingKey{}).(func(bytes int64)); ok {
+		return f
+	}
+	return func(int64) {}
 }
 
 // BlobWriter receives the bytes of one blob. Exactly one of Commit and Abort ends it.

@@ -189,9 +189,9 @@ func (p *puller) blob(ctx context.Context, d hostabi.Descriptor) (err error) {
 
 // fetch is one attempt to ingest d.
 func (p *puller) fetch(ctx context.Context, d hostabi.Descriptor, it *item) (how string, err error) {
-	w, err := p.sink.Create(ctx, d)
+	w, err := p.sink.Create(hostabi.WithArriving(ctx, it.at), d)
 	if hostabi.ReasonOf(err) == hostabi.ReasonExists {
-		return hostabi.FromCache, nil // another process brought it meanwhile
+		return hostabi.FromCache, nil // brought meanwhile, by another process or by the sink
 	}
 	if err != nil {
 		return "", err
