@@ -23,6 +23,7 @@ import (
 	"github.com/delivery-station/ds/pkg/client"
 	"github.com/delivery-station/ds/pkg/client/ocilayout"
 	"github.com/delivery-station/ds/plugin"
+	"github.com/delivery-station/ds/registry"
 	"github.com/delivery-station/ds/sandbox"
 )
 
@@ -118,9 +119,16 @@ func (s *station) run(args ...string) result {
 	var out, errs bytes.Buffer
 	terminal := term.New(term.Options{Stdout: &out, Stderr: &errs})
 	defer terminal.Close()
-	r := host.New(host.Options{Version: "0.0.0", Cache: func(owner hostabi.PluginName, source string) (host.Cache, error) {
-		return s.store.View(owner, source), nil
-	}})
+	names, err := registry.New(registry.Options{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r := host.New(host.Options{
+		Version: "0.0.0", Puller: func() (host.Puller, error) { return names, nil },
+		Cache: func(owner hostabi.PluginName, source string) (host.Cache, error) {
+			return s.store.View(owner, source), nil
+		},
+	})
 	hostv1.RegisterMetaServer(r, host.NewMeta())
 	hostv1.RegisterCacheServer(r, host.NewCache())
 	hostv1.RegisterTermServer(r, host.NewTerm(terminal))
@@ -447,6 +455,25 @@ func TestExportImport(t *testing.T) {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	}
+	// The file is believed only if the user says so, and for the artifact's blobs only.
+	if rs := rows[[]row](to, "ls", "--source", "ghcr.io/acme/app"); len(rs) != 0 {
+		t.Errorf("believed: %+v", rs)
+	}
+	for range 2 {
+		if r := rows[row](to, "import", "--sources", "all.tar"); r.New != 0 {
+			t.Errorf("%+v", r)
+		}
+		if rs := rows[[]row](to, "ls", "--source", "ghcr.io/acme/app"); len(rs) != len(all) || slices.Contains(digestsOf(rs), loose) || len(rs[0].Sources) != 1 {
+			t.Errorf("%d of %d: %+v", len(rs), len(all), rs)
+		}
+	}
+	third := newStation(t, cache.Options{})
+	if r := rows[row](third, "import", "--sources", "app.tar"); r.New != len(all) {
+		t.Errorf("%+v", r)
+	}
+	if rs := rows[[]row](third, "ls", "--source", "ghcr.io/acme/app"); len(rs) != len(all) {
+		t.Errorf("%+v", rs)
+	}
 	if r := to.run("verify"); r.exit != 0 {
 		t.Errorf("%+v", r)
 	}
@@ -515,6 +542,7 @@ func TestImportRefuses(t *testing.T) {
 		}
 		if r.exit == 7 && strings.Contains(r.stderr, "DS2101") {
 			to.fails(7, "DS2101", "import", "--dry-run", "x.tar")
+			s.fails(7, "DS2101", "import", "--dry-run", "x.tar") // also where the true blob is
 		}
 		if r := to.run("verify"); r.exit != 0 {
 			t.Errorf("%s: left %+v", name, r)

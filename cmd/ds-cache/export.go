@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/pkg/client"
@@ -16,13 +17,18 @@ func exportCommand() client.Command {
 	return client.Command{
 		Name: "export", Summary: "Write blobs into one tar, for another machine",
 		Help: "Writes an OCI image layout in a tar, which import and other tools read: all blobs, or those that are named with\n" +
-			"what their manifests list as far as it is cached. The same blobs give the same bytes.",
+			"what their manifests list as far as it is cached. Each manifest is listed with the repositories that it was pulled\n" +
+			"from. The same blobs give the same bytes.",
 		Examples: []string{"ds cache export -o cache.tar", "ds cache export -o app.tar 9f2c41aa"},
 		Args:     digestArg("digest, or its first digits (default: all)", false),
 		Flags:    []client.Flag{{Name: "output", Short: "o", Type: "path", Mode: "write", Required: true, Summary: "file to write"}},
 		Run:      export,
 	}
 }
+
+// sourcesKey is the annotation of a manifest in the index with the repositories that it was pulled from, separated by
+// spaces.
+const sourcesKey = "delivery-station.io/cache.sources"
 
 // exported is what export says.
 type exported struct {
@@ -131,6 +137,9 @@ func (s *selection) take(ctx context.Context, d client.Digest) (children []clien
 		return nil, err
 	}
 	e := ocilayout.Entry{MediaType: info.MediaType, Digest: d, Size: info.Size}
+	if len(info.Sources) > 0 {
+		e.Annotations = map[string]string{sourcesKey: strings.Join(slices.Sorted(slices.Values(info.Sources)), " ")}
+	}
 	if m, err := ocilayout.ParseManifest(b); err == nil { // else a blob like any other
 		e.ArtifactType = m.ArtifactType
 		for _, c := range m.Children() {

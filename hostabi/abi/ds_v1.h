@@ -458,6 +458,7 @@ enum {
 	DS_CREATE_BLOB_REQUEST_SIZE = 2, // int64: both expected, optional
 	DS_CREATE_BLOB_REQUEST_MEDIA_TYPE = 3, // string
 	DS_CREATE_BLOB_REQUEST_TTL = 4, // int64
+	DS_CREATE_BLOB_REQUEST_SOURCE = 5, // string: repository that it counts as pulled from: for a plugin that manages the whole cache
 };
 
 // OpenedBlob

@@ -75,6 +75,15 @@ func (c *call) needBlob(d hostabi.Digest, mine bool) error {
 	return c.need(hostabi.CacheWrite, "any")
 }
 
+// gateCreate needs any to say where a blob is from: that decides who may read it. Whoever says so brings the bytes, so
+// nothing is lifted out of the cache by it.
+func gateCreate(c *call, req any) error {
+	if req.(*hostv1.CreateBlobRequest).GetSource() != "" {
+		return c.need(hostabi.CacheWrite, "any")
+	}
+	return c.need(hostabi.CacheWrite, "own")
+}
+
 func gateVerify(c *call, req any) error {
 	r := req.(*hostv1.VerifyRequest)
 	if len(r.GetDigests()) == 0 && !c.s.box.Has(hostabi.CacheRead) {
@@ -166,7 +175,7 @@ func (cacheService) Create(ctx context.Context, req *hostv1.CreateBlobRequest) (
 	if want.Size < 0 || req.GetTtl() < 0 {
 		return nil, hostabi.Errorf(hostabi.ReasonBadMessage, "size and ttl of a blob are not negative")
 	}
-	view, err := s.cache()
+	view, err := s.sinkView(req.GetSource())
 	if err != nil {
 		return nil, err
 	}
@@ -183,6 +192,25 @@ func (cacheService) Create(ctx context.Context, req *hostv1.CreateBlobRequest) (
 		out.Path = "/ds/sink/" + strconv.FormatUint(uint64(id), 10)
 	}
 	return out, nil
+}
+
+// sinkView is where the session writes: as itself, or as a pull from source.
+func (s *Session) sinkView(source string) (Cache, error) {
+	if source == "" {
+		return s.cache()
+	}
+	repo, err := s.canonical(source)
+	if err != nil {
+		return nil, err
+	}
+	if repo != source {
+		return nil, hostabi.Errorf(hostabi.ReasonRef, "source %q: not a repository in its canonical form, which is %s", clean(source, 200), repo)
+	}
+	into, err := s.pullSink(repo)
+	if err != nil {
+		return nil, err
+	}
+	return into.source, nil
 }
 
 func (s *Session) newSink(view Cache, id uint32, want hostabi.Descriptor, ttl time.Duration) (handle, error) {

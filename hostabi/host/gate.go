@@ -35,7 +35,7 @@ var rules = map[string]rule{
 	hostv1.Cache_List_FullMethodName:   some(hostabi.CacheRead, "own"),
 	hostv1.Cache_Usage_FullMethodName:  needs(hostabi.CacheRead, "any"),
 	hostv1.Cache_Verify_FullMethodName: gateVerify,
-	hostv1.Cache_Create_FullMethodName: needs(hostabi.CacheWrite, "own"),
+	hostv1.Cache_Create_FullMethodName: gateCreate,
 	hostv1.Cache_Commit_FullMethodName: needs(hostabi.CacheWrite, "own"),
 	hostv1.Cache_Close_FullMethodName:  free, // of a handle of this session
 	hostv1.Cache_Pin_FullMethodName:    gatePin,

@@ -117,6 +117,21 @@ repair: PERMISSION_DENIED CAPABILITY_DENIED
 0 right, 0 wrong
 bad digest: INVALID_ARGUMENT BAD_DIGEST
 0 right, 0 wrong`},
+	"cache/create-from": {granted: wholeCache, text: `
+create: ok
+write: ok
+commit: ok
+1 sources, it is one: true
+create: ok
+write: ok
+commit: ok
+1 sources, it is one: true
+create: ok
+write: ok
+commit: ok
+2 sources, it is one: true
+create: INVALID_ARGUMENT REF`},
+	"cache/create-from-denied": {after: nothingOwned, text: strings.Repeat("create: PERMISSION_DENIED CAPABILITY_DENIED\n", 4)},
 	"cache/verify-damaged": {granted: wholeCache, before: damaged, text: `
 verify: ok
 0 right, 2 wrong

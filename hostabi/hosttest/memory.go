@@ -214,7 +214,9 @@ func (w *memoryWriter) Commit(context.Context) (hostabi.BlobInfo, error) {
 		c.blobs[d] = &hostabi.BlobInfo{Digest: d, Size: int64(w.buf.Len()), MediaType: w.want.MediaType, Annotations: w.want.Annotations}
 	}
 	if w.v.source != "" {
-		c.blobs[d].Sources = append(c.blobs[d].Sources, w.v.source)
+		if !slices.Contains(c.blobs[d].Sources, w.v.source) {
+			c.blobs[d].Sources = append(c.blobs[d].Sources, w.v.source)
+		}
 	} else {
 		c.owners[d] = append(c.owners[d], w.v.owner)
 	}

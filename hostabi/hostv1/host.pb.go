@@ -1206,6 +1206,7 @@ type CreateBlobRequest struct {
 	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"` // both expected, optional
 	MediaType     string                 `protobuf:"bytes,3,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
 	Ttl           int64                  `protobuf:"varint,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Source        string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"` // repository that it counts as pulled from: for a plugin that manages the whole cache
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1266,6 +1267,13 @@ func (x *CreateBlobRequest) GetTtl() int64 {
 		return x.Ttl
 	}
 	return 0
+}
+
+func (x *CreateBlobRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
 }
 
 type OpenedBlob struct {
@@ -4753,13 +4761,14 @@ const file_host_proto_rawDesc = "" +
 	"\n" +
 	"PinRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x10\n" +
-	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\"p\n" +
+	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\"\x88\x01\n" +
 	"\x11CreateBlobRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x03 \x01(\tR\tmediaType\x12\x10\n" +
-	"\x03ttl\x18\x04 \x01(\x03R\x03ttl\"{\n" +
+	"\x03ttl\x18\x04 \x01(\x03R\x03ttl\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\"{\n" +
 	"\n" +
 	"OpenedBlob\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\rR\x06handle\x12\x12\n" +

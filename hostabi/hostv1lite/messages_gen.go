@@ -865,6 +865,7 @@ type CreateBlobRequest struct {
 	Size      int64 // both expected, optional
 	MediaType string
 	Ttl       int64
+	Source    string // repository that it counts as pulled from: for a plugin that manages the whole cache
 }
 
 // AppendProto implements [Message].
@@ -880,6 +881,9 @@ func (m *CreateBlobRequest) AppendProto(dst []byte) []byte {
 	}
 	if m.Ttl != 0 {
 		dst = appendVarint(dst, 4, uint64(m.Ttl))
+	}
+	if len(m.Source) > 0 {
+		dst = appendLen(dst, 5, m.Source)
 	}
 	return dst
 }
@@ -902,6 +906,8 @@ func (m *CreateBlobRequest) merge(b []byte) error {
 			m.MediaType = r.readString()
 		case 4:
 			m.Ttl = r.readInt64()
+		case 5:
+			m.Source = r.readString()
 		default:
 			r.skip()
 		}

@@ -90,6 +90,7 @@ var (
 	_ func(*client.Cache, ctx, bool, ...dig) iter.Seq2[client.Verdict, error]            = (*client.Cache).Verify
 	_ func(dig, int64) client.BlobOption                                                 = client.WithExpected
 	_ func(string) client.BlobOption                                                     = client.WithMediaType
+	_ func(string) client.BlobOption                                                     = client.WithRepository
 	_ func(string) client.ListOption                                                     = client.WithSource
 	_ interface {
 		io.Reader

@@ -22,6 +22,7 @@ type blobOptions struct {
 	digest    Digest
 	size      int64
 	mediaType string
+	source    string
 	ttl       time.Duration
 }
 
@@ -36,6 +37,9 @@ func WithExpected(d Digest, size int64) BlobOption {
 
 // WithMediaType records the media type of a blob.
 func WithMediaType(t string) BlobOption { return func(o *blobOptions) { o.mediaType = t } }
+
+// WithRepository makes a blob count as pulled from a repository, "ghcr.io/acme/app"; it needs cache.write any.
+func WithRepository(repo string) BlobOption { return func(o *blobOptions) { o.source = repo } }
 
 type listOptions struct{ source string }
 
@@ -327,7 +331,7 @@ func (c *Cache) Create(ctx context.Context, opts ...BlobOption) (*BlobWriter, er
 		opt(&o)
 	}
 	var opened hostv1lite.OpenedBlob
-	req := &hostv1lite.CreateBlobRequest{Digest: string(o.digest), Size: o.size, MediaType: o.mediaType, Ttl: millis(o.ttl)}
+	req := &hostv1lite.CreateBlobRequest{Digest: string(o.digest), Size: o.size, MediaType: o.mediaType, Ttl: millis(o.ttl), Source: o.source}
 	if err := c.c.invoke(ctx, hostv1lite.CacheCreate, req, &opened); err != nil {
 		return nil, err
 	}

@@ -69,6 +69,8 @@ var all = map[string]func(*guest){
 	"cache/housekeeping":             cacheHousekeeping,
 	"cache/housekeeping-denied":      cacheHousekeepingDenied,
 	"cache/verify-damaged":           cacheVerifyDamaged,
+	"cache/create-from":              cacheCreateFrom,
+	"cache/create-from-denied":       cacheCreateFrom,
 
 	"registry/resolve":           registryResolve,
 	"registry/missing":           registryMissing,

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/delivery-station/ds/hostabi"
@@ -344,6 +345,23 @@ func cacheVerifyDamaged(g *guest) {
 	g.verify("repair", &hostv1lite.VerifyRequest{Digests: []string{d}, Repair: true})
 	g.verify("verify all", &hostv1lite.VerifyRequest{})
 	g.outcome("stat", g.call(hostv1lite.CacheStat, &hostv1lite.BlobRef{Digest: d}, &hostv1lite.BlobInfo{}))
+}
+
+// cacheCreateFrom brings a blob that counts as pulled from a repository, twice, and tries what is none.
+func cacheCreateFrom(g *guest) {
+	text := []byte("from elsewhere")
+	for _, source := range []string{g.ref("elsewhere"), g.ref("elsewhere"), g.ref("other"), g.ref("elsewhere:tag")} {
+		var o hostv1lite.OpenedBlob
+		err := g.call(hostv1lite.CacheCreate, &hostv1lite.CreateBlobRequest{Digest: digestOf(text), Source: source}, &o)
+		g.outcome("create", err)
+		if err != nil {
+			continue
+		}
+		g.outcome("write", g.write(&o, text))
+		var info hostv1lite.BlobInfo
+		g.outcome("commit", g.call(hostv1lite.CacheCommit, &hostv1lite.CommitRequest{Handle: o.Handle}, &info))
+		g.print("%d sources, it is one: %t", len(info.Sources), slices.Contains(info.Sources, source))
+	}
 }
 
 // ref is a reference in the world's registry.

@@ -44,9 +44,9 @@ func (m *Manifest) Children() (all []Entry) {
 	return append(append(all, m.Layers...), m.Manifests...)
 }
 
-// MediaTypes are the types of the blobs in the tar as far as the index and the manifests below it say. A manifest that
-// does not have its digest is DIGEST_MISMATCH.
-func (l *Layout) MediaTypes() (map[hostabi.Digest]string, error) {
+// Graph is every blob in the tar that is one of entries or below one, with its media type as what lists it says. A manifest
+// that does not have its digest is DIGEST_MISMATCH.
+func (l *Layout) Graph(entries []Entry) (map[hostabi.Digest]string, error) {
 	types := make(map[hostabi.Digest]string)
 	var todo []hostabi.Digest // manifests to look into, each once
 	note := func(es []Entry) {
@@ -61,7 +61,7 @@ func (l *Layout) MediaTypes() (map[hostabi.Digest]string, error) {
 			}
 		}
 	}
-	for note(l.entries); len(todo) > 0; {
+	for note(entries); len(todo) > 0; {
 		d := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		b, err := l.Content(d, MaxManifest)

@@ -250,7 +250,7 @@ func FuzzOpen(f *testing.F) {
 			}
 			return
 		}
-		if _, err := l.MediaTypes(); err != nil && hostabi.ReasonOf(err) == "" {
+		if _, err := l.Graph(l.Entries()); err != nil && hostabi.ReasonOf(err) == "" {
 			t.Fatalf("%v has no reason", err)
 		}
 		for _, d := range l.Digests() {
@@ -266,9 +266,9 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// TestMediaTypes: a blob has the type that the manifests above it say, each manifest is looked into once, and what is no
+// TestGraph: a blob has the type that the manifests above it say, each manifest is looked into once, and what is no
 // manifest though it is called one does no harm.
-func TestMediaTypes(t *testing.T) {
+func TestGraph(t *testing.T) {
 	digest := func(text string) string { return string(hostabi.DigestOf([]byte(text))) }
 	manifest := `{"artifactType":"a/t","config":{"mediaType":"a/config","digest":"` + digest("config") + `"},"layers":[{"mediaType":"a/layer","digest":"` + digest("layer") +
 		`"},{"mediaType":"a/absent","digest":"` + digest("absent") + `"}]}`
@@ -290,13 +290,17 @@ func TestMediaTypes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := l.MediaTypes()
+	got, err := l.Graph(l.Entries())
 	want := map[hostabi.Digest]string{
 		hostabi.DigestOf([]byte("config")): "a/config", hostabi.DigestOf([]byte("layer")): "a/layer", hostabi.DigestOf([]byte("no JSON")): ocilayout.MediaManifest,
 		hostabi.DigestOf([]byte(manifest)): ocilayout.MediaManifest, root.Digest: ocilayout.MediaIndex,
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v\n%v\nwant\n%v", err, got, want)
+	}
+	leaf := []ocilayout.Entry{{MediaType: "a/leaf", Digest: hostabi.DigestOf([]byte("layer"))}, {Digest: hostabi.DigestOf([]byte("absent"))}}
+	if below, err := l.Graph(leaf); err != nil || len(below) != 1 || below[leaf[0].Digest] != "a/leaf" {
+		t.Errorf("below a leaf: %v, %v", below, err)
 	}
 	if m, err := ocilayout.ParseManifest([]byte(manifest)); err != nil || m.ArtifactType != "a/t" || len(m.Children()) != 3 {
 		t.Errorf("%+v, %v", m, err)
@@ -310,7 +314,7 @@ func TestMediaTypes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lies.MediaTypes(); hostabi.ReasonOf(err) != hostabi.ReasonDigestMismatch {
+	if _, err := lies.Graph(lies.Entries()); hostabi.ReasonOf(err) != hostabi.ReasonDigestMismatch {
 		t.Error(err)
 	}
 	if err := lies.Check(t.Context(), hostabi.DigestOf([]byte(manifest))); hostabi.ReasonOf(err) != hostabi.ReasonDigestMismatch {
