@@ -224,6 +224,21 @@ func (g Grant) empty() bool {
 	return true
 }
 
+// Succeed gives signer to what was granted to signer from of the same source, who named it; what to has is left alone.
+// The grant of from stays, for the versions that it signed.
+func (s *Store) Succeed(ctx context.Context, repository, from, to string) error {
+	old, ok, err := s.LookupKey(Key{Plugin: repository, Signer: from})
+	if err != nil || !ok {
+		return err
+	}
+	return s.Edit(ctx, Key{Plugin: repository, Signer: to}, func(g *Grant) error {
+		if g.empty() {
+			*g = old.clone()
+		}
+		return nil
+	})
+}
+
 // Revoke takes back what words (CAP=SCOPE) cover from the grant of p; without words all of it. USAGE if
 // nothing of it was granted.
 func (s *Store) Revoke(ctx context.Context, p *plugin.Installed, words ...string) error {

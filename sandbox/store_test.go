@@ -479,3 +479,41 @@ func FuzzParseGrants(f *testing.F) {
 		}
 	})
 }
+
+// TestSucceed: a signer that was named by the one before has what that one had, unless it has something of its own.
+func TestSucceed(t *testing.T) {
+	s := testStore(t)
+	const signerB = "ed25519:" + "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+	key := func(signer string) Key { return Key{Plugin: "ghcr.io/a/b", Signer: signer} }
+	granted := func(scope string) map[hostabi.Capability]Scopes {
+		return map[hostabi.Capability]Scopes{hostabi.ConfigRead: {Scope: []string{scope}}}
+	}
+	if err := s.Succeed(t.Context(), "ghcr.io/a/b", signerA, signerB); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.All(); err != nil || len(all) != 0 {
+		t.Fatalf("%+v %v", all, err)
+	}
+	if err := s.Grant(t.Context(), Grant{Key: key(signerA), Granted: granted("own")}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Succeed(t.Context(), "ghcr.io/a/b", signerA, signerB); err != nil {
+			t.Fatal(err)
+		}
+		for _, signer := range []string{signerA, signerB} {
+			if g, ok, err := s.LookupKey(key(signer)); err != nil || !ok || !reflect.DeepEqual(g.Granted, granted("own")) {
+				t.Errorf("%s: %+v %v", signer, g, err)
+			}
+		}
+	}
+	if err := s.Grant(t.Context(), Grant{Key: key(signerB), Granted: granted("settings.b.x")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Succeed(t.Context(), "ghcr.io/a/b", signerA, signerB); err != nil {
+		t.Fatal(err)
+	}
+	if g, _, _ := s.LookupKey(key(signerB)); !reflect.DeepEqual(g.Granted, granted("settings.b.x")) {
+		t.Errorf("its own grant was replaced: %+v", g)
+	}
+}

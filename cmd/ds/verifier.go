@@ -54,10 +54,11 @@ func (v verifier) Verify(_ context.Context, e install.Evidence) (install.Verdict
 		Level: t.Level, Signer: signer, Rule: t.Rule, Bundle: t.Bundle, SignedAt: t.SignedAt, Accepted: t.AllowUnsigned, New: t.Ask,
 		RotatedFrom: string(t.RotatedFrom),
 		Record: func(ctx context.Context) error {
-			if t.RotatedFrom != "" {
-				fmt.Fprintf(v.a.stderr(), "note: the signer of %s changed from %s to %s, as the former signed\n", e.Repository, t.RotatedFrom, t.Key)
+			if err := v.a.parts.pins().Record(ctx, in, t); err != nil || t.RotatedFrom == "" {
+				return err
 			}
-			return v.a.parts.pins().Record(ctx, in, t)
+			fmt.Fprintf(v.a.stderr(), "note: the signer of %s changed from %s to %s, as the former signed\n", e.Repository, t.RotatedFrom, t.Key)
+			return grants.Succeed(ctx, e.Repository, string(t.RotatedFrom), string(t.Key))
 		},
 	}, nil
 }

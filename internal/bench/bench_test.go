@@ -36,11 +36,12 @@ func TestContract(t *testing.T) {
 				t.Errorf("%s: %+v is not one command or benchmark with a label", r.ID, s)
 			}
 		}
-		if strings.Contains(strings.Join(r.Ours.Argv, " "), "${peers}") {
+		// Without the contenders there is no registry either, and then its rows are not run.
+		if ours := strings.Join(r.Ours.Argv, " "); strings.Contains(ours, "${peers}") && !r.Ours.needsServer() {
 			t.Errorf("%s: our side needs a contender", r.ID)
 		}
 	}
-	for _, id := range []string{"S2", "S3", "S7", "S15", "S16", "H1", "R1", "R2", "R3", "R4", "R5", "R6", "R9", "S18", "H8", "B1", "B3"} {
+	for _, id := range []string{"S2", "S3", "S7", "S15", "S16", "H1", "R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "S18", "H8", "B1", "B3"} {
 		o := options{groups: []string{"all"}, ids: []string{id}}
 		if len(o.rows()) == 0 {
 			t.Errorf("no row %s", id)

@@ -27,7 +27,7 @@ func (f *fixture) bench(ctx context.Context, s Spec, m Metric) (float64, error) 
 	}
 	cmd := exec.CommandContext(ctx, bin, "-test.run=^$", "-test.bench="+strings.Join(parts, "/"), "-test.benchtime=100ms", "-test.count=1", "-test.benchmem")
 	cmd.Dir = filepath.Join(f.root, filepath.FromSlash(s.Pkg))
-	cmd.Env = append(f.env(), "DS_BENCH_GUESTS="+f.guests, "DS_BENCH_PEERS="+f.peers)
+	cmd.Env = append(f.env(), "DS_BENCH_GUESTS="+f.guests, "DS_BENCH_PEERS="+f.peers, "DS_BENCH_TMP="+f.tmp)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return 0, fmt.Errorf("%s %s: %w\n%s", s.Pkg, s.Bench, err, clip(string(out)))

@@ -28,6 +28,12 @@ type Spec struct {
 	Want  Output // what Argv must print
 
 	Pkg, Bench string // package directory and full name of the benchmark, instead of Argv
+	Seeded     bool   // the benchmark reads what is made with the registry
+}
+
+// needsServer reports whether there is nothing to measure without the registry.
+func (s Spec) needsServer() bool {
+	return s.Seeded || strings.Contains(strings.Join(s.Argv, " "), "${registry}")
 }
 
 // Output is what a side must print to stdout to count. The zero Output wants nothing printed.

@@ -53,8 +53,12 @@ func run(args []string) error {
 		return push(at(args[1]), args[2])
 	case len(args) == 4 && args[0] == "seed":
 		return seed(at(args[1]), args[2], args[3])
+	case len(args) > 4 && args[0] == "through" && (args[1] == "cut" || args[1] == "whole"):
+		return through(args[1], args[2], args[3], args[4:])
+	case len(args) > 3 && args[0] == "pack":
+		return pack(args[1], args[2], args[3:])
 	}
-	return errors.New("takes pull REF DIR, push REF DIR or seed REF COUNT SIZE")
+	return errors.New("takes pull REF DIR, push REF DIR, seed REF COUNT SIZE, through cut|whole HOST WANT PROGRAM... or pack OUT SIZE FILE...")
 }
 
 // repo is a repository and a tag.
