@@ -44,10 +44,16 @@ type quickener interface {
 // when the guest broke the protocol; it has been told so. errors.Is(err, ErrPreface) means that the guest
 // speaks gRPC. Descriptors of opened blobs are passed if conn is a unix socket.
 func Serve(ctx context.Context, conn io.ReadWriteCloser, s hostabi.Session) error {
+	return ServeTraced(ctx, conn, s, nil)
+}
+
+// ServeTraced is Serve that tells each frame to trace: direction, id, method, size and result, never a body. trace may be
+// called by several goroutines at once; nil traces nothing.
+func ServeTraced(ctx context.Context, conn io.ReadWriteCloser, s hostabi.Session, trace func(line string)) error {
 	serveCtx, cancel := context.WithCancelCause(ctx)
 	sv := &server{
 		ctx: serveCtx, session: s,
-		w:     writer{w: conn, sock: newSender(conn)},
+		w:     writer{w: conn, sock: newSender(conn), trace: trace},
 		calls: make(chan struct{}, hostabi.MaxCalls),
 		live:  make(map[uint32]*serving),
 	}
@@ -129,6 +135,7 @@ func (sv *server) read(conn io.ReadWriteCloser) error {
 		if err != nil && (hostabi.ReasonOf(err) != hostabi.ReasonTooLarge || f.ID == 0) {
 			return err
 		}
+		sv.traceIn(&f, err)
 		sv.more = r.Buffered() > 0
 		if err := sv.frame(&f, err); err != nil {
 			return err

@@ -32,6 +32,8 @@ type writer struct {
 	w    io.Writer
 	sock sender // nil if it is no unix socket
 	err  error
+
+	trace func(line string) // nil = nobody wants to know
 }
 
 // sender is a unix socket.
@@ -44,6 +46,7 @@ type sender interface {
 
 // write writes one encoded frame.
 func (w *writer) write(b []byte) error {
+	w.traceOut(b)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.writeLocked(b)
@@ -63,6 +66,7 @@ func (w *writer) writeNow(b []byte) (rest func()) {
 	if !w.mu.TryLock() {
 		return func() { _ = w.write(b) }
 	}
+	w.traceOut(b)
 	n := 0
 	if w.err == nil {
 		n, w.err = w.sock.now(b)
@@ -79,6 +83,7 @@ func (w *writer) writeNow(b []byte) (rest func()) {
 
 // writeFD is write with a descriptor on the first byte.
 func (w *writer) writeFD(b []byte, f *os.File) error {
+	w.traceOut(b)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {

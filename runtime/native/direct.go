@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/delivery-station/ds/hostabi"
@@ -35,7 +36,7 @@ func (r *run) direct(ctx context.Context) error {
 	}
 	std.started()
 	line.started()
-	stop := line.serve(ctx, r.session)
+	stop := line.serve(ctx, r.session, r.wireTrace())
 
 	stopped := r.supervise(ctx, p)
 	std.finish()
@@ -83,6 +84,19 @@ func openLines() (*lines, error) {
 	return l, nil
 }
 
+// wireTrace says each frame on stderr, if that is wanted.
+func (r *run) wireTrace() func(line string) {
+	if !r.b.o.Wire {
+		return nil
+	}
+	var mu sync.Mutex
+	return func(line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		r.say("wire: %s %s", r.p.Name, line)
+	}
+}
+
 // variables name the descriptors, which begin at number first in the child.
 func (l *lines) variables(first int) []string {
 	if len(l.child) == 0 {
@@ -101,7 +115,7 @@ func (l *lines) started() {
 
 // serve answers host calls until the function it returns is called, which waits for it. Calls do not end with
 // ctx: a plugin that was told to stop may still use the host while it does.
-func (l *lines) serve(ctx context.Context, s hostabi.Session) (stop func() error) {
+func (l *lines) serve(ctx context.Context, s hostabi.Session, trace func(string)) (stop func() error) {
 	if l.host == nil {
 		return func() error { return nil }
 	}
@@ -109,7 +123,7 @@ func (l *lines) serve(ctx context.Context, s hostabi.Session) (stop func() error
 	l.host = nil // closed by frame.Serve
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
-	go func() { ended <- frame.Serve(ctx, conn, s) }()
+	go func() { ended <- frame.ServeTraced(ctx, conn, s, trace) }()
 	return func() error {
 		defer cancel()
 		select {

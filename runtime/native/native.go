@@ -33,7 +33,8 @@ type Options struct {
 	Wrap []string
 	// Reattach names go-plugin servers that run already: a plugin of that name is not started.
 	Reattach map[string]Reattach
-	// Wire has runs of go-plugin servers say on stderr how to reattach to them.
+	// Wire has runs say on stderr each frame of their host calls, without its body, and those of go-plugin servers how
+	// to reattach to them.
 	Wire bool
 	Log  *slog.Logger // nil = discard
 
