@@ -58,7 +58,7 @@ func newFixture(t testing.TB) *fixture {
 			State:    func() (host.State, error) { return store, nil },
 			Registry: "registry.example/kit",
 		}
-	}, false)
+	}, hosttest.Setup{})
 	f.Installed.Program = &plugin.Program{Kind: plugin.Native}
 	return f
 }

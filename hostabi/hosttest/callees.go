@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/delivery-station/ds/hostabi"
+	"github.com/delivery-station/ds/hostabi/host"
 	"github.com/delivery-station/ds/hostabi/hostv1"
 	"github.com/delivery-station/ds/plugin"
 	"github.com/delivery-station/ds/sandbox"
@@ -59,8 +60,14 @@ func (c *callees) Run(ctx context.Context, name plugin.Name, inv *plugin.Invocat
 		d, err := time.ParseDuration(words[0])
 		c.w.advance(d)
 		return err
+	case name == "flood" && words[0] == "hops":
+		return c.hops(ctx, inv, words[1])
 	case name == "flood":
 		return c.flood(ctx, words)
+	case name == "deadline":
+		return c.deadline(inv)
+	case name == "evict":
+		return c.evict(ctx)
 	case name == "sleep":
 		defer c.w.Ended.Add(1)
 		_, _ = io.WriteString(inv.Stdout, "asleep") // nobody has to listen
@@ -126,6 +133,56 @@ func (c *callees) flood(ctx context.Context, words []string) error {
 		}
 	}
 	return err
+}
+
+// hops publishes one event that comes from handlers so often.
+func (c *callees) hops(ctx context.Context, inv *plugin.Invocation, hops string) error {
+	n, err := strconv.ParseUint(hops, 10, 32)
+	if err != nil {
+		return err
+	}
+	inv.Hops = uint32(n)
+	s, err := c.session(ctx, "flood", inv, map[hostabi.Capability]sandbox.Scopes{hostabi.EventsPublish: {Scope: []string{"own"}}})
+	if err != nil {
+		return err
+	}
+	defer s.Close() //nolint:errcheck // nothing to lose
+	var ack hostv1.PublishAck
+	b, err := invoke(ctx, s, hostv1.Events_Publish_FullMethodName, &hostv1.Event{Topic: "flood.hops"})
+	if err == nil {
+		err = proto.Unmarshal(b, &ack)
+	}
+	return say(inv, err, fmt.Sprint("dropped ", ack.GetDropped()))
+}
+
+// deadline says how the callee's deadline stands to that of the run.
+func (c *callees) deadline(inv *plugin.Invocation) error {
+	text := "none"
+	switch d := inv.Deadline; {
+	case d.Equal(c.w.Deadline):
+		text = "the caller's"
+	case !d.IsZero() && d.Before(c.w.Deadline):
+		text = "earlier"
+	case !d.IsZero():
+		text = "later"
+	}
+	return say(inv, nil, text)
+}
+
+// evict empties the cache as far as that may be, a day later.
+func (c *callees) evict(ctx context.Context) error {
+	c.w.advance(24 * time.Hour)
+	view, err := c.w.Cache("other", "")
+	if err != nil {
+		return err
+	}
+	defer view.Close() //nolint:errcheck // nothing to lose
+	for _, err := range view.(host.CacheAdmin).Evict(ctx, hostabi.EvictOptions{MaxBytes: 1}) {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // session opens a session of a callee.

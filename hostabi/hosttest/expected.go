@@ -1,11 +1,14 @@
 package hosttest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/delivery-station/ds/hostabi"
 	"github.com/delivery-station/ds/sandbox"
@@ -81,6 +84,7 @@ open: NOT_FOUND NOT_CACHED
 remove: NOT_FOUND NOT_CACHED`},
 	"cache/list-own":     {text: "put: ok\nput: ok\nlist: ok\n2 blobs\ntext/two 3\nlist: ok"},
 	"cache/pin":          {text: "put: ok\npin: ok\nunpin: ok\ntoo long: INVALID_ARGUMENT BAD_MESSAGE"},
+	"cache/pinned-kept":  {before: leftBehind("pinned", "loose"), text: "pin: ok\npinned: ok\nloose: NOT_FOUND NOT_CACHED"},
 	"cache/over-quota":   {text: "create: ok\ncommit: RESOURCE_EXHAUSTED QUOTA", after: nothingOwned},
 	"cache/open-256MiB":  {before: bigBlob, text: "open: ok\nread: ok\n268435456 bytes, zero true"},
 	"cache/usage-denied": {text: `usage: PERMISSION_DENIED CAPABILITY_DENIED`},
@@ -160,14 +164,16 @@ pull: ok
 same true
 pull: ok
 same true`},
-	"registry/push-missing":   {text: "config: ok\nmanifest: ok\npush: FAILED_PRECONDITION GRAPH_INCOMPLETE"},
-	"registry/push-foreign":   {text: "config: ok\nmanifest: ok\npush: FAILED_PRECONDITION GRAPH_INCOMPLETE"},
-	"registry/push-denied":    {text: "manifest: ok\npush: PERMISSION_DENIED CAPABILITY_DENIED\ntag: PERMISSION_DENIED CAPABILITY_DENIED"},
-	"registry/tag":            {text: "tag: ok\nresolve: ok\nsame true\nbad tag: INVALID_ARGUMENT REF"},
-	"registry/list-tags":      {text: "v1\ntags: ok"},
-	"registry/tags-1000":      {before: manyTags, text: "tags: ok\n1001, first true last true"},
-	"registry/referrers-none": {text: "referrers: ok\n0"},
-	"registry/offline":        {text: `resolve: UNAVAILABLE OFFLINE`, offline: true},
+	"registry/push-missing":       {text: "config: ok\nmanifest: ok\npush: FAILED_PRECONDITION GRAPH_INCOMPLETE"},
+	"registry/push-foreign":       {text: "config: ok\nmanifest: ok\npush: FAILED_PRECONDITION GRAPH_INCOMPLETE"},
+	"registry/push-denied":        {text: "manifest: ok\npush: PERMISSION_DENIED CAPABILITY_DENIED\ntag: PERMISSION_DENIED CAPABILITY_DENIED"},
+	"registry/tag":                {text: "tag: ok\nresolve: ok\nsame true\nbad tag: INVALID_ARGUMENT REF"},
+	"registry/list-tags":          {text: "v1\ntags: ok"},
+	"registry/tags-1000":          {before: manyTags, text: "tags: ok\n1001, first true last true"},
+	"registry/referrers":          {text: referred},
+	"registry/referrers-fallback": {text: referred, setup: Setup{NoAPI: true}},
+	"registry/referrers-none":     {text: "referrers: ok\n0"},
+	"registry/offline":            {text: `resolve: UNAVAILABLE OFFLINE`, setup: Setup{Offline: true}},
 
 	"events/publish-subscribe": {text: `
 subscribe: ok
@@ -180,7 +186,13 @@ flood.one from /plugins/flood application/json {"n":2} hops 0 dropped 0`},
 flood.poll {"n":1}
 flood.poll {"n":2}
 then 1, dropped 0`},
-	"events/ring-101":          {text: "100 events, dropped 1\nfirst {\"n\":2} last {\"n\":101}"},
+	"events/ring-101": {text: "100 events, dropped 1\nfirst {\"n\":2} last {\"n\":101}"},
+	"events/hops-8": {text: `
+call: ok
+exit 0 signal 0 stdout "dropped 0" stderr ""
+call: ok
+exit 0 signal 0 stdout "dropped 1" stderr ""
+flood.hops hops 7`},
 	"events/own-do-not-return": {text: "publish: ok\nsubscribers 0\nflood.after"},
 	"events/topic-denied":      {text: `publish: PERMISSION_DENIED CAPABILITY_DENIED`},
 	"events/reserved-topic":    {text: `publish: INVALID_ARGUMENT BAD_TOPIC`},
@@ -227,6 +239,13 @@ exit 0 signal 0 stdout "" stderr ""`},
 	"plugins/stdin-1MiB":   {text: "call: ok\nexit 0 signal 0 1048576 bytes same true"},
 	"plugins/stdin-8MiB":   {text: "call: ok\nexit 0 signal 0 8388608 bytes same true"},
 	"plugins/output-order": {text: "call: ok\nexit 0 signal 0 stdout \"o0o1o2\" stderr \"e0e1e2\""},
+	"plugins/deadline-inherited": {before: deadlineInAnHour, text: `
+call: ok
+exit 0 signal 0 stdout "the caller's" stderr ""
+call: ok
+exit 0 signal 0 stdout "the caller's" stderr ""
+call: ok
+exit 0 signal 0 stdout "earlier" stderr ""`},
 	"plugins/depth-8": {text: `call: ok
 exit 0 signal 0 stdout "chain1 depth 1 > chain2 depth 2 > chain3 depth 3 > chain4 depth 4 > chain5 depth 5 > chain6 depth 6 > chain7 depth 7 > CALL_DEPTH" stderr ""`},
 	"plugins/cycle": {text: `
@@ -257,6 +276,7 @@ exit 0 signal 0 stdout "CAPABILITY_DENIED" stderr ""`},
 	"http/body-blob":        {text: "put: ok\n200  14 bytes: from the cache\ndo: ok"},
 	"http/sink-digest":      {text: "create: ok\n200  1048576 bytes: \ndo: ok\nsame true\ncommit: ok\nsame true size 1048576"},
 	"http/body-1MiB":        {text: "do: ok\n1048576 bytes"},
+	"http/body-10MiB":       {text: "do: ok\n10485760 bytes"},
 	"http/redirect-allowed": {text: "200  5 bytes: hello\ndo: ok"},
 	"http/redirect-denied":  {text: "do: PERMISSION_DENIED REDIRECT_DENIED"},
 	"http/no-redirects":     {text: "do: ok\n302 /hello"},
@@ -309,21 +329,51 @@ a new number true`},
 	"carrier/deadline-midcall":     {text: "poll: DEADLINE_EXCEEDED TIMEOUT\nnext call: ok"},
 }
 
+// referred is what registry/referrers gives, with the API and without.
+const referred = `
+resolve: ok
+config: ok
+manifest: ok
+push: ok
+text/about true
+referrers: ok
+none of another type: ok
+0`
+
+// deadlineInAnHour gives the run a deadline.
+func deadlineInAnHour(_ testing.TB, w *World) { w.Deadline = time.Now().Add(time.Hour) }
+
 // bigBlob puts a blob of 256 MiB into the cache, all zero.
 func bigBlob(t testing.TB, w *World) {
 	if testing.Short() {
 		t.Skip("reads 256 MiB")
 	}
+	leave(t, w, bytes.NewReader(make([]byte, 1<<20)), 256)
+}
+
+// leftBehind puts blobs into the cache that an earlier run of the guest left.
+func leftBehind(texts ...string) func(testing.TB, *World) {
+	return func(t testing.TB, w *World) {
+		for _, text := range texts {
+			leave(t, w, strings.NewReader(text), 1)
+		}
+	}
+}
+
+// leave commits a blob of the guest that repeats piece.
+func leave(t testing.TB, w *World, piece io.ReadSeeker, times int) {
 	view, err := w.Cache(Name, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer view.Close() // committed
 	b, err := view.Create(t.Context(), hostabi.Descriptor{})
-	piece := make([]byte, 1<<20)
-	for range 256 {
+	for range times {
 		if err == nil {
-			_, err = b.Write(piece)
+			_, err = piece.Seek(0, io.SeekStart)
+		}
+		if err == nil {
+			_, err = io.Copy(b, piece)
 		}
 	}
 	if err == nil {

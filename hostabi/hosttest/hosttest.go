@@ -96,7 +96,7 @@ func Run(t *testing.T, c Carrier, build func(t testing.TB, s Setup) Owners) {
 			if why := c.Cannot[name]; why != "" {
 				t.Skip(why)
 			}
-			w := NewWorld(t, build, want.offline)
+			w := NewWorld(t, build, want.setup)
 			w.seed(t)
 			w.granted = want.granted
 			if want.before != nil {
@@ -121,7 +121,7 @@ func Run(t *testing.T, c Carrier, build func(t testing.TB, s Setup) Owners) {
 type result struct {
 	text    string
 	from    func(w *World) string // instead of text
-	offline bool
+	setup   Setup
 	granted map[hostabi.Capability]sandbox.Scopes // in place of what the world grants
 	before  func(t testing.TB, w *World)          // makes more than every world has
 	after   func(t testing.TB, w *World)          // looks at the host's side

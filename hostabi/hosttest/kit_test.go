@@ -39,7 +39,7 @@ func owners(t testing.TB, s hosttest.Setup) hosttest.Owners {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := dstest.Registry(t, dstest.RegistryOptions{})
+	server := dstest.Registry(t, dstest.RegistryOptions{NoReferrers: s.NoAPI})
 	return hosttest.Owners{
 		Cache: func(owner hostabi.PluginName, source string) (host.Cache, error) {
 			return blobs.View(owner, source), nil

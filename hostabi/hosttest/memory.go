@@ -397,7 +397,25 @@ func (r *MemoryRegistry) Tags(_ context.Context, repo string) iter.Seq2[string, 
 	}
 }
 
-// Referrers implements host.Puller: there are none.
-func (r *MemoryRegistry) Referrers(context.Context, string, hostabi.Digest, string) iter.Seq2[hostabi.Descriptor, error] {
-	return func(func(hostabi.Descriptor, error) bool) {}
+// Referrers implements host.Puller.
+func (r *MemoryRegistry) Referrers(_ context.Context, repo string, subject hostabi.Digest, artifactType string) iter.Seq2[hostabi.Descriptor, error] {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var found []hostabi.Descriptor
+	for d, b := range r.blobs[repo] {
+		var m struct {
+			MediaType, ArtifactType string
+			Subject                 hostabi.Descriptor
+		}
+		if json.Unmarshal(b, &m) == nil && m.Subject.Digest == subject && (artifactType == "" || artifactType == m.ArtifactType) {
+			found = append(found, hostabi.Descriptor{MediaType: m.MediaType, Digest: d, Size: int64(len(b)), ArtifactType: m.ArtifactType})
+		}
+	}
+	return func(yield func(hostabi.Descriptor, error) bool) {
+		for _, d := range found {
+			if !yield(d, nil) {
+				return
+			}
+		}
+	}
 }

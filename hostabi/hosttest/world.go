@@ -26,6 +26,7 @@ type Setup struct {
 	Dir     string           // of this test, for caches and layouts
 	Clock   func() time.Time // expiry follows it
 	Offline bool             // no registry can be reached
+	NoAPI   bool             // the registry has no referrers API
 }
 
 // Owners are the real parts behind the services.
@@ -53,6 +54,7 @@ type World struct {
 	Stdout    *Buffer      // of the invocation
 	Written   atomic.Int64 // lines that the plugin "yes" has written
 	Ended     atomic.Int64 // runs of the plugin "sleep" that have ended
+	Deadline  time.Time    // of invocations
 
 	web     string                                // URL of a web server at 127.0.0.1
 	granted map[hostabi.Capability]sandbox.Scopes // of this case, in place of what all are granted
@@ -64,10 +66,11 @@ type World struct {
 // Name is the plugin under test.
 const Name hostabi.PluginName = "kit"
 
-// NewWorld builds the host side of one case.
-func NewWorld(t testing.TB, build func(t testing.TB, s Setup) Owners, offline bool) *World {
+// NewWorld builds the host side of one case; directory and clock of s are its own.
+func NewWorld(t testing.TB, build func(t testing.TB, s Setup) Owners, s Setup) *World {
 	w := &World{t: t, Log: &Log{}, Terminal: &Terminal{}, Stdout: &Buffer{}}
-	w.Owners = build(t, Setup{Dir: t.TempDir(), Clock: w.now, Offline: offline})
+	s.Dir, s.Clock = t.TempDir(), w.now
+	w.Owners = build(t, s)
 	if w.Granted == "" {
 		w.Granted = w.Registry
 	}
@@ -112,7 +115,7 @@ func (w *World) Invocation(args ...string) *plugin.Invocation {
 		ID: strings.Repeat("1", 32), Args: args, Kind: plugin.KindRun, TraceID: strings.Repeat("a", 32),
 		TraceParent: "00-" + strings.Repeat("a", 32) + "-" + strings.Repeat("b", 16) + "-01",
 		Stdout:      w.Stdout, Stderr: testWriter{w.t}, Dir: w.t.TempDir(),
-		Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + w.t.TempDir()},
+		Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + w.t.TempDir()}, Deadline: w.Deadline,
 	}
 }
 
@@ -130,7 +133,7 @@ func (w *World) Box(inv *plugin.Invocation) *sandbox.Box {
 		hostabi.StateRead:       {Scope: []string{"own"}},
 		hostabi.StateWrite:      {Scope: []string{"own"}, Quota: 1 << 20},
 		hostabi.PluginsCall: {Scope: []string{
-			"exit/with", "fetch/*", "flood/*", "clock/*", "read/*", "cat/run", "order/run", "sleep/run", "ring/run", "absent/run",
+			"exit/with", "fetch/*", "flood/*", "clock/*", "deadline/run", "evict/run", "read/*", "cat/run", "order/run", "sleep/run", "ring/run", "absent/run",
 			"kit/run", "chain1/run",
 		}},
 		hostabi.NetHTTP:    {Scope: []string{"private:" + w.web, strings.Replace(w.web, "127.0.0.1", "localhost", 1)}},

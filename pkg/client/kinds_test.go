@@ -38,7 +38,7 @@ func TestKinds(t *testing.T) {
 		t.Run(strings.Fields(words)[0], func(t *testing.T) {
 			got := make([]string, len(backends))
 			for i, b := range backends {
-				w := hosttest.NewWorld(t, owners, false)
+				w := hosttest.NewWorld(t, owners, hosttest.Setup{})
 				p := programs[i]
 				w.Installed.Program = &p
 				args := strings.Fields(strings.ReplaceAll(words, "REF", w.Registry+"/out:v1"))

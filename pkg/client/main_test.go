@@ -175,7 +175,7 @@ func (p *process) ready(t *testing.T) {
 func TestProcessWorks(t *testing.T) {
 	for name, confined := range map[string]bool{"path": false, "descriptor only": true} {
 		t.Run(name, func(t *testing.T) {
-			w := &world{World: hosttest.NewWorld(t, owners, false), runDir: t.TempDir()}
+			w := &world{World: hosttest.NewWorld(t, owners, hosttest.Setup{}), runDir: t.TempDir()}
 			w.Installed.Program = &plugin.Program{Kind: plugin.Native}
 			_, s := w.Open(w.Invocation("work"))
 			if err := os.MkdirAll(filepath.Join(w.runDir, "sink"), 0o700); err != nil {

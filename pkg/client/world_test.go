@@ -67,7 +67,7 @@ func (w *world) script(t *testing.T, method string, f func(req []byte) hostv1lit
 // newWorld connects a client in process.
 func newWorld(t testing.TB, opts ...client.Option) *world {
 	t.Helper()
-	w := &world{World: hosttest.NewWorld(t, owners, false), runDir: t.TempDir()}
+	w := &world{World: hosttest.NewWorld(t, owners, hosttest.Setup{}), runDir: t.TempDir()}
 	w.Installed.Program = &plugin.Program{Kind: plugin.Native}
 	_, w.session = w.Open(w.Invocation("greet"))
 	if err := os.MkdirAll(filepath.Join(w.runDir, "sink"), 0o700); err != nil {

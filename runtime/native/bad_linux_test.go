@@ -49,7 +49,7 @@ func TestBadGuests(t *testing.T) {
 		{name: "goplugin dies-midstream", goplugin: []string{"die", "9"}, code: 137},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := hosttest.NewWorld(t, badOwners, false)
+			w := hosttest.NewWorld(t, badOwners, hosttest.Setup{})
 			w.Installed.Program = &plugin.Program{Kind: plugin.Native}
 			inv := w.Invocation()
 			inv.ID = strings.Repeat("2", 32)

@@ -13,8 +13,9 @@ import (
 	"github.com/delivery-station/ds/hostabi/hostv1lite"
 )
 
-// The plugins that these cases call are the world's own: flood TOPIC N publishes N events, clock D moves the
-// host's clock, exit N, cat, order, chain, ring, sleep, read DIGEST.
+// The plugins that these cases call are the world's own: flood TOPIC N publishes N events, flood hops N one event of so
+// many hops, clock D moves the host's clock, deadline says whose it has, evict evicts, exit N, cat, order, chain, ring,
+// sleep, read DIGEST.
 
 func eventsSubscribe(g *guest) {
 	st, err := g.list(hostv1lite.EventsSubscribe, &hostv1lite.SubscribeRequest{Topics: []string{"flood.*"}})
@@ -85,6 +86,18 @@ func eventsOwn(g *guest) {
 	r := g.poll(&hostv1lite.PollRequest{Subscription: first.Subscription, Wait: 1000})
 	for _, e := range r.Events {
 		g.print("%s", e.Topic)
+	}
+}
+
+// eventsHops: what handlers publish about events ends after so many of them.
+func eventsHops(g *guest) {
+	first := g.poll(&hostv1lite.PollRequest{Topics: []string{"flood.hops"}})
+	for _, hops := range []string{"7", "8"} {
+		g.report(&hostv1lite.CallStart{Plugin: "flood", Command: "hops", Args: []string{hops}}, nil)
+	}
+	r := g.poll(&hostv1lite.PollRequest{Subscription: first.Subscription, Wait: 1000})
+	for _, e := range r.Events {
+		g.print("%s hops %d", e.Topic, e.Hops)
 	}
 }
 
@@ -294,6 +307,13 @@ func pluginsCycle(g *guest) {
 
 func pluginsTimeout(g *guest) {
 	g.report(&hostv1lite.CallStart{Plugin: "sleep", Command: "run", Timeout: 20}, nil)
+}
+
+// pluginsDeadline: a callee has the deadline of its caller, or its own if that is earlier.
+func pluginsDeadline(g *guest) {
+	for _, timeout := range []int64{0, 7_200_000, 60_000} {
+		g.report(&hostv1lite.CallStart{Plugin: "deadline", Command: "run", Timeout: timeout}, nil)
+	}
 }
 
 func pluginsBlob(g *guest) {

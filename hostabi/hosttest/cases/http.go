@@ -114,11 +114,14 @@ func httpSink(g *guest) {
 	g.print("same %t size %d", info.Digest == want, info.Size)
 }
 
-func httpBig(g *guest) {
-	r, err := g.http(&hostv1lite.HttpHead{Url: g.web("/big")})
-	g.outcome("do", err)
-	if err == nil {
-		g.print("%d bytes", len(r.body))
+// httpBig gets a body that is longer than one message.
+func httpBig(path string) func(*guest) {
+	return func(g *guest) {
+		r, err := g.http(&hostv1lite.HttpHead{Url: g.web(path)})
+		g.outcome("do", err)
+		if err == nil {
+			g.print("%d bytes", len(r.body))
+		}
 	}
 }
 

@@ -218,6 +218,15 @@ func cachePin(g *guest) {
 	g.outcome("too long", g.call(hostv1lite.CachePin, &hostv1lite.PinRequest{Digest: info.Digest, Ttl: 400 * 24 * 3_600_000}, &hostv1lite.Empty{}))
 }
 
+// cachePinned pins one of two blobs that an earlier run left, and has the host evict all that it may.
+func cachePinned(g *guest) {
+	pinned, loose := digestOf([]byte("pinned")), digestOf([]byte("loose"))
+	g.outcome("pin", g.call(hostv1lite.CachePin, &hostv1lite.PinRequest{Digest: pinned, Ttl: 30 * 24 * 3_600_000}, &hostv1lite.Empty{}))
+	g.do("evict", "run")
+	g.outcome("pinned", g.call(hostv1lite.CacheStat, &hostv1lite.BlobRef{Digest: pinned}, &hostv1lite.BlobInfo{}))
+	g.outcome("loose", g.call(hostv1lite.CacheStat, &hostv1lite.BlobRef{Digest: loose}, &hostv1lite.BlobInfo{}))
+}
+
 // cacheOverQuota writes twice what cache.write grants.
 func cacheOverQuota(g *guest) {
 	var o hostv1lite.OpenedBlob
@@ -541,7 +550,39 @@ func registryManyTags(g *guest) {
 	g.print("%d, first %t last %t", len(seen), seen["t0000"], seen["t0999"])
 }
 
+// registryReferrers pushes an artifact about another one and asks for it.
 func registryReferrers(g *guest) {
+	var subject hostv1lite.Descriptor
+	g.outcome("resolve", g.call(hostv1lite.RegistryResolve, &hostv1lite.RefRequest{Ref: g.ref("out:seed")}, &subject))
+	_, err := g.put([]byte("{}"), mediaEmpty)
+	g.outcome("config", err)
+	about := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"artifactType":"text/about","config":{"mediaType":%q,"digest":%q,"size":2},"layers":[],`+
+		`"subject":{"mediaType":%q,"digest":%q,"size":%d}}`, mediaManifest, mediaEmpty, digestOf([]byte("{}")), mediaManifest, subject.Digest, subject.Size)
+	m, err := g.put(about, mediaManifest)
+	g.outcome("manifest", err)
+	_, err = g.push(g.ref("out@"+m.Digest), m.Digest)
+	g.outcome("push", err)
+	found := func(artifactType string) (n int, err error) {
+		req := hostv1lite.ReferrersRequest{Ref: g.ref("out:seed"), ArtifactType: artifactType}
+		return n, g.each(hostv1lite.RegistryReferrers, &req, func(st stream) error {
+			var d hostv1lite.Descriptor
+			if err := st.recv(&d); err != nil {
+				return err
+			}
+			if n++; artifactType == "" {
+				g.print("%s %t", d.ArtifactType, d.Digest == m.Digest)
+			}
+			return nil
+		})
+	}
+	_, err = found("")
+	g.outcome("referrers", err)
+	n, err := found("text/other")
+	g.outcome("none of another type", err)
+	g.print("%d", n)
+}
+
+func registryNoReferrers(g *guest) {
 	n := 0
 	err := g.each(hostv1lite.RegistryReferrers, &hostv1lite.ReferrersRequest{Ref: g.ref("app:v1")}, func(st stream) error {
 		var d hostv1lite.Descriptor
