@@ -176,7 +176,7 @@ func (c *callees) evict(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer view.Close() //nolint:errcheck // nothing to lose
+	defer view.Close() // nothing to lose
 	for _, err := range view.(host.CacheAdmin).Evict(ctx, hostabi.EvictOptions{MaxBytes: 1}) {
 		if err != nil {
 			return err
