@@ -141,7 +141,7 @@ func (c *callees) hops(ctx context.Context, inv *plugin.Invocation, hops string)
 	if err != nil {
 		return err
 	}
-	inv.Hops = uint32(n)
+	inv.Hops = func() uint32 { return uint32(n) }
 	s, err := c.session(ctx, "flood", inv, map[hostabi.Capability]sandbox.Scopes{hostabi.EventsPublish: {Scope: []string{"own"}}})
 	if err != nil {
 		return err
