@@ -138,6 +138,7 @@ func (a *app) grant(ctx context.Context, arg string, words []string, dryRun bool
 	if err := grants.Grant(ctx, g); err != nil {
 		return err
 	}
+	a.tell("plugin.granted", p.Name, p.Version, p.Index)
 	if active != nil {
 		if len(missing.Required()) > 0 {
 			return waits(p, active, missing)
@@ -145,6 +146,7 @@ func (a *app) grant(ctx context.Context, arg string, words []string, dryRun bool
 		if _, err := a.parts.store().Activate(ctx, p.Name, p.Index); err != nil {
 			return err
 		}
+		a.tell("plugin.installed", p.Name, p.Version, p.Index)
 		a.relock(ctx, p.Name)
 		fmt.Fprintf(a.stderr(), "note: %s %s is active now, %s is kept for ds plugin rollback %s\n", p.Name, p.Version, active.Version, p.Name)
 	}

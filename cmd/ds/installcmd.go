@@ -208,6 +208,7 @@ func (a *app) installed(r install.Result, dryRun bool) error {
 		if p.Level == store.LevelUnsigned {
 			fmt.Fprintf(a.stderr(), "warning: %s %s is not signed; accepted for this digest only\n", p.Name, p.Version)
 		}
+		a.tell("plugin.installed", p.Name, p.Version, p.Index)
 		fmt.Fprintf(a.std.out, "Installed %s %s (%s).   Try: ds %s --help\n", p.Name, p.Version, kindsOf(p), p.Name)
 	}
 	return nil

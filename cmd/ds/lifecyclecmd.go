@@ -147,6 +147,7 @@ func (a *app) upgraded(from string, r install.Result, dryRun bool) error {
 		_, err := fmt.Fprintf(a.std.out, "%s %s is the newest version\n", p.Name, p.Version)
 		return err
 	case !dryRun:
+		a.tell("plugin.installed", p.Name, p.Version, p.Index)
 		_, err := fmt.Fprintf(a.std.out, "Upgraded %s (%s)\n", step, kindsOf(p))
 		return err
 	}
@@ -188,6 +189,7 @@ func (a *app) pluginRollback() *cobra.Command {
 				was = from.PluginVersion
 			}
 			fmt.Fprintf(a.std.out, "%s %s → %s, pinned; to upgrade again: ds plugin unpin %s\n", name, was, to.PluginVersion, name)
+			a.tell("plugin.installed", name, to.PluginVersion, to.Index)
 			a.relock(cmd.Context(), name)
 			a.sweep(cmd.Context())
 			return nil

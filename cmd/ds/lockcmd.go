@@ -305,9 +305,11 @@ func (a *app) prune(ctx context.Context, want store.LockFile, dryRun bool) error
 		word := "Would remove"
 		if !dryRun {
 			word = "Removed"
-			if _, err := a.parts.store().Remove(ctx, plugin.Name(name)); err != nil {
+			r, err := a.parts.store().Remove(ctx, plugin.Name(name))
+			if err != nil {
 				return err
 			}
+			a.removed(plugin.Name(name), r)
 		}
 		_, err := fmt.Fprintf(a.std.out, "%s %s\n", word, name)
 		return err

@@ -157,6 +157,7 @@ func (a *app) pluginRemove() *cobra.Command {
 						return err
 					}
 				}
+				a.removed(plugin.Name(name), r)
 				fmt.Fprintf(a.std.out, "Removed %s%s\n", name, version)
 				a.sweep(cmd.Context())
 				return nil
@@ -167,6 +168,14 @@ func (a *app) pluginRemove() *cobra.Command {
 	c.Flags().BoolVarP(&force, "force", "f", false, "no error for a plugin that is not installed")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be done")
 	return c
+}
+
+// removed tells that a plugin is gone; r is nil if its receipt was damaged.
+func (a *app) removed(name plugin.Name, r *store.Receipt) {
+	if r == nil {
+		r = &store.Receipt{}
+	}
+	a.tell("plugin.removed", name, r.PluginVersion, r.Index)
 }
 
 // sweep collects what no receipt names any more and forgets its compiled code. What was asked for is done: what

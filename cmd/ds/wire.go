@@ -352,6 +352,11 @@ func (p *parts) hostEvents() func(topic string, data map[string]any) {
 	}
 }
 
+// tell publishes a host event about an installed plugin.
+func (a *app) tell(topic string, name plugin.Name, version string, index hostabi.Digest) {
+	a.parts.hostEvents()(topic, map[string]any{"name": name, "version": version, "index": index})
+}
+
 // startHandlers subscribes for the event handlers of installed plugins. Nothing is read if there are none.
 func (p *parts) startHandlers(b *events.Bus) {
 	a := p.a
