@@ -316,7 +316,7 @@ func TestFlags(t *testing.T) {
 		t.Errorf("-h: exit %d", code)
 	}
 	o, err := parse([]string{"-quick", "-n", "9", "-out", "f", "-check", "-group", "cache, bus"}, io.Discard)
-	if err != nil || o.n != 5 || o.out != "" || o.check || len(o.rows()) != 5 {
+	if err != nil || o.n != 5 || o.out != "" || o.check || len(o.rows()) != 6 {
 		t.Errorf("quick: %+v, %v", o, err)
 	}
 }

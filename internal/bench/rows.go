@@ -293,6 +293,11 @@ func contract() []Row {
 		},
 
 		one, publish("8"), publish("64"),
+		{
+			ID: "E2", Group: "bus", Workload: "publish to 8 subscribers, one of them stuck", Metric: PerOp, Goal: 1.1,
+			Ours:    Spec{Label: "events.Bus.Publish", Pkg: "internal/events", Bench: "BenchmarkStuck/one"},
+			Against: Spec{Label: "the same, all 8 read", Pkg: "internal/events", Bench: "BenchmarkStuck/none"},
+		},
 	}, append(blobRows(), registryRows()...)...)
 }
 
