@@ -100,7 +100,7 @@ func (f *fixture) configure() error {
 		return err
 	}
 	value := func(size int) string {
-		return fmt.Sprintf("      v%d: %s\n", size, strings.Repeat("x", size))
+		return fmt.Sprintf("      v%d: %q\n", size, strings.Repeat("x", size))
 	}
 	const settings = "plugins:\n  settings:\n"
 	small, calls, large, huge := settings, settings, settings, settings
@@ -108,7 +108,7 @@ func (f *fixture) configure() error {
 		small += "    " + name + ":\n" + value(64)
 	}
 	for _, name := range []string{"cguest", "guest", "wguest", "gpguest"} {
-		calls += "    " + name + ":\n" + value(64) + value(1024)
+		calls += "    " + name + ":\n" + value(0) + value(64) + value(1024)
 		large += "    " + name + ":\n" + value(64<<10)
 	}
 	huge += "    cguest:\n" + value(1e6)
