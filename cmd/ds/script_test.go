@@ -20,6 +20,7 @@ import (
 // TestMain makes ds a command of the test binary, so that scripts run the code under test and count as coverage.
 func TestMain(m *testing.M) {
 	programs := dstest.ScriptPrograms()
+	programs["ds-share-cache"] = shareCache
 	programs["ds"] = func() {
 		a := newApp(stdio{os.Stdin, os.Stdout, os.Stderr}, os.Environ())
 		a.completeTime = time.Minute // machines that run tests are busy
