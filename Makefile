@@ -8,7 +8,7 @@ BUILD := $(GO) build -trimpath -ldflags '$(LDFLAGS)' -tags grpcnotrace
 CROSS := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
 PLUGINS := porter cache
 # Packages with goroutines of their own.
-RACE  := ./cache/... ./hostabi/... ./plugin/... ./registry/... ./runtime/... ./internal/events/... ./internal/state/... ./internal/atomicfile/... ./pkg/...
+RACE  := ./cache/... ./hostabi/... ./plugin/... ./registry/... ./runtime/... ./internal/events/... ./internal/state/... ./internal/natsbus/... ./internal/atomicfile/... ./pkg/...
 
 # Tests make directories of their own, which ds trusts only if their group may not write there.
 TEST  := umask 022 && $(GO) test

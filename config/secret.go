@@ -75,7 +75,7 @@ func Texts(v any) []string { return appendSecrets(nil, v, true) }
 func appendSecrets(out []string, v any, secret bool) []string {
 	switch v := v.(type) {
 	case string:
-		if secret {
+		if secret && v != "" {
 			return append(out, v)
 		}
 		return append(out, URLPasswords(v)...)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/delivery-station/ds/internal/dstest"
+	"github.com/delivery-station/ds/internal/dstest/natstest"
 	"github.com/delivery-station/ds/runtime/native"
 )
 
@@ -55,7 +57,7 @@ func TestScript(t *testing.T) {
 		t.Run(v.kind, func(t *testing.T) {
 			t.Parallel()
 			testscript.Run(t, testscript.Params{
-				Files: files, Cmds: dstest.ScriptCommands(),
+				Files: files, Cmds: scriptCommands(),
 				Setup:     func(e *testscript.Env) error { return v.setup(t, e, homes) },
 				Condition: v.condition,
 			})
@@ -73,7 +75,7 @@ func TestDistributionScripts(t *testing.T) {
 	homes, v := t.TempDir(), variant{"once", "", guests(t).Both}
 	script := func(name string) string { return filepath.Join("..", "..", "testdata", "script", name+".txtar") }
 	testscript.Run(t, testscript.Params{
-		Files: []string{script("airgap"), script("team_tier")}, Cmds: dstest.ScriptCommands(),
+		Files: []string{script("airgap"), script("team_tier")}, Cmds: scriptCommands(),
 		Setup: func(e *testscript.Env) error {
 			err := v.setup(t, e, homes)
 			e.Setenv("TESTREG", program)
@@ -81,6 +83,13 @@ func TestDistributionScripts(t *testing.T) {
 		},
 		Condition: v.condition,
 	})
+}
+
+// scriptCommands are those of every script.
+func scriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+	all := dstest.ScriptCommands()
+	maps.Copy(all, natstest.ScriptCommands())
+	return all
 }
 
 // setup gives each script a home of its own, which is not below its working directory: what a plugin may read
@@ -99,6 +108,7 @@ func (v variant) setup(t *testing.T, e *testscript.Env, homes string) error {
 		e.Setenv("DS_PLUGINS_BACKEND", v.backend)
 	}
 	e.Values[dstest.ScriptKey{}] = make(map[string]*dstest.RegistryServer)
+	e.Values[natstest.ScriptKey{}] = make(natstest.Servers)
 	return linkCompiled(t, home)
 }
 

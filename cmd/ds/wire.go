@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -25,6 +24,7 @@ import (
 	"github.com/delivery-station/ds/internal/atomicfile"
 	"github.com/delivery-station/ds/internal/egress"
 	"github.com/delivery-station/ds/internal/events"
+	"github.com/delivery-station/ds/internal/natsbus"
 	"github.com/delivery-station/ds/internal/state"
 	"github.com/delivery-station/ds/internal/trust"
 	"github.com/delivery-station/ds/plugin"
@@ -46,8 +46,11 @@ var (
 	_ manager.Backend        = (*wasm.Backend)(nil)
 	_ manager.Events         = (*events.Bus)(nil)
 	_ host.Plugins           = (*manager.Manager)(nil)
-	_ host.State             = (*state.Store)(nil)
+	_ pluginState            = (*state.Store)(nil)
+	_ pluginState            = (*natsbus.State)(nil)
 	_ host.Events            = (*events.Bus)(nil)
+	_ host.Events            = (*natsbus.Bus)(nil)
+	_ natsbus.Local          = (*events.Bus)(nil)
 	_ host.Puller            = (*registry.Client)(nil)
 	_ host.FreshResolver     = (*registry.Client)(nil)
 	_ host.Pusher            = (*registry.Client)(nil)
@@ -70,8 +73,9 @@ type parts struct {
 	registrar func() *host.Registrar
 	store     func() *store.Store
 	pins      func() *trust.Pins
-	bus       func() *events.Bus
-	state     func() *state.Store
+	bus       func() host.Events
+	state     func() pluginState
+	nats      func() *natsbus.Conn // used only where the configuration says so
 	wasm      func() *wasm.Backend
 	native    func() *native.Backend
 	schemas   func() *schemas
@@ -94,6 +98,7 @@ func newParts(a *app) *parts {
 	p.pins = sync.OnceValue(p.newPins)
 	p.bus = sync.OnceValue(p.newBus)
 	p.state = sync.OnceValue(p.newState)
+	p.nats = sync.OnceValue(p.newNATS)
 	p.wasm = sync.OnceValue(p.newWASM)
 	p.native = sync.OnceValue(p.newNative)
 	p.schemas = sync.OnceValue(p.newSchemas)
@@ -314,26 +319,6 @@ func (p *parts) userSetting(key string) (string, bool) {
 	return s, ok
 }
 
-// logsKept is how many rotated files of events.log stay.
-const logsKept = 4
-
-func (p *parts) newBus() *events.Bus {
-	o := events.Options{Buffer: int(p.a.cfg.Int("events.buffer"))}
-	if path := p.a.cfg.String("events.log"); path != "" {
-		o.Log = &events.Log{Path: path, Keep: logsKept, Scrub: p.a.secrets.Bytes, Warn: p.a.log}
-	}
-	b := events.New(o)
-	p.atClose(func() error {
-		lost := b.Lost()
-		for _, name := range slices.Sorted(maps.Keys(lost)) {
-			p.a.warn(fmt.Sprintf("%d events dropped for %s (slow subscriber)", lost[name], name), "")
-		}
-		return b.Close()
-	})
-	p.startHandlers(b)
-	return b
-}
-
 // hostEvents publishes what a part of this process tells about itself, if somebody listens. The bus is made here,
 // so that it ends after the part.
 func (p *parts) hostEvents() func(topic string, data map[string]any) {
@@ -400,12 +385,11 @@ func (a *app) endHandlers(ctx context.Context) {
 	h.Close(ctx)
 }
 
-func (p *parts) newState() *state.Store {
-	return state.Open(state.Options{Dir: p.a.cfg.String("state.dir"), DefaultTTL: p.a.cfg.Duration("state.default_ttl"), Log: p.a.log})
-}
-
 // safeState is the state store, unless another user could write to it.
 func (p *parts) safeState() (host.State, error) {
+	if p.a.cfg.String("state.backend") == natsBackend {
+		return p.state(), nil
+	}
 	dir := p.a.cfg.String("state.dir")
 	for _, d := range []string{dir, filepath.Join(dir, "kv")} {
 		info, err := os.Stat(d)
@@ -521,7 +505,7 @@ func (p *parts) newManager() (*manager.Manager, error) {
 	}
 	return manager.New(manager.Options{
 		Plugins: p.plugins(), Develop: a.dev != nil, Grants: grants, Host: p.registrar(), Claim: p.claim, Events: p.bus(), Methods: p.methods,
-		Backends: map[plugin.Kind]manager.Backend{plugin.Native: lazyBackend(func() manager.Backend { return p.native() }), plugin.WASM: lazyBackend(func() manager.Backend { return p.wasm() })},
+		Backends: map[plugin.Kind]manager.Backend{plugin.Native: lazyBackend{p, func() manager.Backend { return p.native() }}, plugin.WASM: lazyBackend{p, func() manager.Backend { return p.wasm() }}},
 		Prefer:   p.prefer(), Timeout: a.cfg.Duration("plugins.timeout"), MaxDepth: int(a.cfg.Int("plugins.max_depth")),
 		Denied: a.denied, Log: a.log,
 	}), nil
@@ -562,13 +546,6 @@ func (p *parts) prefer() plugin.Kind {
 		return plugin.Kind(v)
 	}
 	return ""
-}
-
-// lazyBackend makes its backend at the first run.
-type lazyBackend func() manager.Backend
-
-func (l lazyBackend) Run(ctx context.Context, p *plugin.Installed, b *sandbox.Box, inv *plugin.Invocation, s hostabi.Session) error {
-	return l().Run(ctx, p, b, inv, s)
 }
 
 func (p *parts) newInstaller(consent install.Consent) *install.Installer {

@@ -25,6 +25,17 @@ type Options struct {
 	Clock   func() time.Time // default time.Now
 	Log     *Log             // where every accepted event is written, default nowhere
 	Observe func(topic string, delivered, dropped int)
+	ID      string // first half of every event id, default NewID
+	// Forward is given every accepted event in order, under a lock: it neither waits nor calls the bus. Events of
+	// Deliver do not come here.
+	Forward func(e hostabi.Event)
+}
+
+// NewID is the id of a bus: 16 hex, random.
+func NewID() string {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(id[:])
 }
 
 // Bus is one event bus. It is safe for concurrent use.
@@ -54,11 +65,14 @@ func New(o Options) *Bus {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	b := &Bus{o: o, ids: ids{prefix: hex.EncodeToString(id[:])}, rates: make(map[string]*rate), lost: make(map[hostabi.PluginName]uint64)}
+	if o.ID == "" {
+		o.ID = NewID()
+	}
+	b := &Bus{o: o, ids: ids{prefix: o.ID}, rates: make(map[string]*rate), lost: make(map[hostabi.PluginName]uint64)}
 	if o.Log != nil {
 		b.log = newLog(*o.Log)
+	}
+	if b.takesAll() {
 		b.interest.Add(1) // host events are built for the log too
 	}
 	return b
@@ -84,7 +98,7 @@ func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, droppe
 		return 0, 1, nil
 	}
 	b.seq++
-	if b.log == nil && !b.wanted(e.Topic) {
+	if !b.takesAll() && !b.wanted(e.Topic) {
 		b.observe(e.Topic, 0, 0)
 		return 0, 0, nil
 	}
@@ -92,6 +106,9 @@ func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, droppe
 	if b.log != nil && !b.closed {
 		logged := e
 		b.log.add(&logged, now)
+	}
+	if b.o.Forward != nil && !b.closed {
+		b.o.Forward(e)
 	}
 	subscribers, dropped = b.fanOut(&e, p.Invocation)
 	return subscribers, dropped, nil
@@ -145,7 +162,7 @@ func (b *Bus) Wanted(topic string) bool {
 	if b.interest.Load() == 0 {
 		return false
 	}
-	if b.log != nil {
+	if b.takesAll() {
 		return true
 	}
 	b.mu.Lock()
@@ -153,7 +170,10 @@ func (b *Bus) Wanted(topic string) bool {
 	return b.wanted(topic)
 }
 
-// wanted is Wanted without the log; b.mu is held.
+// takesAll reports whether every event goes somewhere, whoever subscribes.
+func (b *Bus) takesAll() bool { return b.log != nil || b.o.Forward != nil }
+
+// wanted reports whether a subscriber wants topic; b.mu is held.
 func (b *Bus) wanted(topic string) bool {
 	return slices.ContainsFunc(b.subs, func(s *subscription) bool { return s.wants(topic) })
 }

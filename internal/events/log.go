@@ -73,7 +73,7 @@ func (l *logFile) add(e *hostabi.Event, now time.Time) {
 }
 
 func (l *logFile) write(e *hostabi.Event, now time.Time) error {
-	line, err := l.scrubbed(e).CloudEvent()
+	line, err := e.Scrubbed(l.Scrub).CloudEvent()
 	if err != nil {
 		return err
 	}
@@ -88,24 +88,6 @@ func (l *logFile) write(e *hostabi.Event, now time.Time) error {
 	l.size += int64(n)
 	l.lines++
 	return err
-}
-
-// scrubbed is e without secrets. They go before the line is made: what is no JSON then becomes base64, and the
-// line still parses.
-func (l *logFile) scrubbed(e *hostabi.Event) *hostabi.Event {
-	if l.Scrub == nil {
-		return e
-	}
-	c := *e
-	c.Data = l.Scrub(e.Data)
-	c.ContentType = string(l.Scrub([]byte(e.ContentType)))
-	if e.Attributes != nil {
-		c.Attributes = make(map[string]string, len(e.Attributes))
-	}
-	for k, v := range e.Attributes {
-		c.Attributes[k] = string(l.Scrub([]byte(v)))
-	}
-	return &c
 }
 
 // ready opens the file if it is not, follows a rotation by another process, and rotates a full file.
