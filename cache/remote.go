@@ -37,10 +37,7 @@ type Remote struct {
 	Hurry       <-chan struct{}          // when it is closed, Close does not wait for what is still to be written
 }
 
-const (
-	firstByte = time.Second // once the tier has answered; before that Timeout, for names, TLS and tokens take their time
-	maxMisses = 10_000      // remembered
-)
+const maxMisses = 10_000 // remembered
 
 // remote is the tier as this process uses it. The first failure ends that: there is always the origin. nil is
 // a tier that has nothing.
@@ -192,11 +189,13 @@ func stalled(ctx context.Context, err error) error {
 	return err
 }
 
+// patience is how long the first byte may take: a fifth of Timeout once the tier has answered; before that all of
+// it, for names, TLS and tokens take their time.
 func (t *remote) patience() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.answered {
-		return min(firstByte, t.Timeout)
+		return t.Timeout / 5
 	}
 	return t.Timeout
 }

@@ -2,6 +2,7 @@ package cache_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -127,7 +128,7 @@ func (o *office) host(share func(string) bool, r cache.Remote) *desk {
 		}
 		r.Upstream = u
 	}
-	r.Share = share
+	r.Share, r.Timeout = share, cmp.Or(r.Timeout, time.Minute) // a busy machine is no broken tier
 	d.harness = newStore(o.T, cache.Options{Remote: r, Log: slog.New(slog.NewTextHandler(d.warns, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	return d
 }
@@ -211,14 +212,15 @@ func TestTierFaults(t *testing.T) {
 	const blobs = "/blobs/"
 	for name, c := range map[string]struct {
 		fault    dstest.Fault
+		timeout  time.Duration
 		down     bool
 		quiet    bool // no warning
 		failures int  // that the breaker knows
 		open     bool
 		resumed  bool // the origin was asked for the rest only
 	}{
-		"stall in mid-blob":    {fault: dstest.Fault{Path: blobs, StallAt: 1000}, failures: 1, resumed: true},
-		"stall before a byte":  {fault: dstest.Fault{Delay: time.Minute}, failures: 1},
+		"stall in mid-blob":    {fault: dstest.Fault{Path: blobs, StallAt: 1000}, timeout: 4 * time.Second, failures: 1, resumed: true},
+		"stall before a byte":  {fault: dstest.Fault{Delay: time.Minute}, timeout: 250 * time.Millisecond, failures: 1},
 		"cut in mid-blob":      {fault: dstest.Fault{Path: blobs, CutAt: 1000}, failures: 1, resumed: true},
 		"wrong bytes":          {fault: dstest.Fault{Path: blobs, Flip: true}, failures: 3, open: true},
 		"not there":            {fault: dstest.Fault{Method: http.MethodGet, Status: http.StatusNotFound}, quiet: true},
@@ -242,7 +244,7 @@ func TestTierFaults(t *testing.T) {
 			if c.down {
 				o.tier.Close()
 			}
-			b := o.host(everything, cache.Remote{Timeout: 250 * time.Millisecond})
+			b := o.host(everything, cache.Remote{Timeout: c.timeout})
 			b.must(b.pull(artifact, o.layers...))
 			want := 1
 			if c.quiet {
