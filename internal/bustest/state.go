@@ -293,9 +293,12 @@ func twoHandles(c *stateCase) {
 // compareAndSet is the promise that two writers with the same revision never both win.
 func compareAndSet(c *stateCase) {
 	const writers, each = 8, 25
+	handles := make([]State, writers) // opened before anybody writes
+	for i := range handles {
+		handles[i] = c.open(StateOptions{})
+	}
 	var wg sync.WaitGroup
-	for range writers {
-		s := c.open(StateOptions{})
+	for _, s := range handles {
 		wg.Go(func() {
 			if err := Increment(c.Context(), s, each); err != nil {
 				c.Error(err)
