@@ -261,7 +261,7 @@ func TestR4_SimulatedDisk(t *testing.T) {
 		return func() error { disk.size += diskSize; return nil }, nil
 	}
 	o := cache.Options{Dir: filepath.Join(dir, "cache"), MaxSize: 10 << 30, FS: disk}
-	f, err := fillDisk(t.Context(), o, stuff, faulttest.Scale(1, 5, 100), faulttest.Seed(t))
+	f, err := fillDisk(t.Context(), o, stuff, faulttest.Scale(1, 2, 20), faulttest.Seed(t))
 	if err != nil {
 		t.Fatal(err)
 	}
