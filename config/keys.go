@@ -125,6 +125,7 @@ var keys = []Key{
 	{Name: "ui.input", Type: TypeEnum, Default: "auto", Values: []string{"auto", "never"}, Doc: "never: no prompts"},
 	{Name: "ui.error_format", Type: TypeEnum, Default: "text", Values: []string{"text", "json"}, Doc: "form of errors on stderr"},
 	{Name: "plugins.dir", Type: TypePath, Default: "<data>/plugins", Doc: "installed set"},
+	{Name: "plugins.signature.mode", Type: TypeEnum, Default: "permissive", Values: []string{"strict", "permissive", "disabled"}, Doc: "strict: default: signature of trust.yaml; the others have no effect"},
 	{Name: "plugins.signature.public_keys", Type: TypeList, Doc: "RSA public keys (PEM files) that sign packages of the original DS"},
 	{Name: "plugins.signature.trust_store", Type: TypePath, Doc: "directory of such keys, beside trust/ in the configuration directory"},
 	{Name: "plugins.extra_dirs", Type: TypeList, Default: "<config>/plugins", Doc: "hand-placed ds-NAME[.wasm], never written"},

@@ -305,6 +305,9 @@ func (f *file) visit(name string, key, n *yamlfile.Node) {
 	case isIgnored(name):
 		f.l.warn("", "%s in %s has no effect", name, f.shown)
 	case findKey(name) != nil:
+		if name == "plugins.signature.mode" && n.Text != "strict" {
+			f.l.warn("", "%s: %s in %s has no effect", name, n.Text, f.shown)
+		}
 		f.leaf(name, n)
 	case n.Kind == yamlfile.Map && isPrefix(name):
 		f.walk(name+delimiter, n)
@@ -429,7 +432,7 @@ var renamed = map[string]string{
 
 // ignored are keys of the original DS that have no effect here; a warning says so.
 var ignored = []string{
-	"plugins.auto_install", "plugins.context_enabled", "plugins.signature.mode", "plugins.signature.allow_unsigned", "plugins.sources",
+	"plugins.auto_install", "plugins.context_enabled", "plugins.signature.allow_unsigned", "plugins.sources",
 	"communication.events_enabled", "communication.state_enabled", "communication.enabled",
 }
 

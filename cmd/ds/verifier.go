@@ -73,6 +73,9 @@ func (v verifier) input(e install.Evidence) (trust.Input, error) {
 	if in.Policy, err = trust.LoadPolicy(v.a.paths.Config); err != nil {
 		return in, err
 	}
+	if v.a.cfg.String("plugins.signature.mode") == "strict" { // of the original DS: what no rule matches has to be signed
+		in.Policy.Default = trust.RequireSignature
+	}
 	if in.Legacy, err = v.a.layerKey(e.Layer); err != nil {
 		return in, err
 	}
