@@ -133,7 +133,7 @@ func (s *Store) checkRoot() error {
 		return hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s is not a directory", s.dir)
 	}
 	if why := atomicfile.Unsafe(fi); why != "" {
-		return hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s %s", s.dir, why).WithFix("ds doctor paths --fix")
+		return hostabi.Errorf(hostabi.ReasonUnsafeDir, "%s %s", s.dir, why).WithFix("chmod go-w %s", s.dir)
 	}
 	b, err := atomicfile.ReadFile(s.fs, s.versionFile(), 64)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -15,7 +15,7 @@ import (
 )
 
 // builtins are the first words that ds answers itself.
-var builtins = []string{"plugin", "registry", "trust", "config", "version", "explain", "completion", "help"}
+var builtins = []string{"plugin", "registry", "trust", "config", "doctor", "version", "explain", "completion", "help"}
 
 const usage = `{{with .Long}}{{.}}
 
@@ -60,7 +60,7 @@ func (a *app) root(ctx context.Context, withPlugins bool) *cobra.Command {
 		g := globals{set: cmd.Flags()}
 		return g.flagError(err)
 	})
-	root.AddCommand(a.pluginCommand(), a.registryCommand(), a.trustCommand(), a.configCommand(), a.versionCommand(), a.explainCommand(), a.completionCommand())
+	root.AddCommand(a.pluginCommand(), a.registryCommand(), a.trustCommand(), a.configCommand(), a.doctorCommand(), a.versionCommand(), a.explainCommand(), a.completionCommand())
 	completeFlags(root)
 	if withPlugins && !a.g.noPlugins {
 		a.addPlugins(ctx, root)
@@ -70,7 +70,7 @@ func (a *app) root(ctx context.Context, withPlugins bool) *cobra.Command {
 
 // builtin runs a built-in command.
 func (a *app) builtin(ctx context.Context, words []string) error {
-	repairs := []string{"config", "help", "version", "explain", "completion"}
+	repairs := []string{"config", "doctor", "help", "version", "explain", "completion"}
 	if a.cfgErr != nil && !slices.Contains(repairs, words[0]) {
 		return a.cfgErr
 	}

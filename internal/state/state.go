@@ -231,7 +231,7 @@ func (s *Store) lock(ctx context.Context, owner hostabi.PluginName) (func() erro
 	defer cancel()
 	unlock, err := s.o.FS.Lock(ctx, strings.TrimSuffix(s.path(owner), ".json")+".lock")
 	if err != nil {
-		return nil, hostabi.Errorf(hostabi.ReasonLockHeld, "state of %s is locked: %w", owner, err).WithMeta("plugin", string(owner))
+		return nil, hostabi.Errorf(hostabi.ReasonLockHeld, "state of %s is locked: %w", owner, err).WithMeta("plugin", string(owner)).WithFix("ds doctor state --fix")
 	}
 	return unlock, nil
 }
