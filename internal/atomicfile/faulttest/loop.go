@@ -51,12 +51,13 @@ func Scale(smoke, ci, full int) int {
 	return smoke
 }
 
-// Seed is where the random numbers of a row begin; DS_TORTURE_SEED repeats a run.
+// Seed is where the random numbers of a row begin: always the same within make test, new ones by DS_TORTURE=ci or
+// full; DS_TORTURE_SEED repeats a run.
 func Seed(t *testing.T) uint64 {
 	t.Helper()
 	n, err := strconv.ParseUint(os.Getenv("DS_TORTURE_SEED"), 10, 64)
 	if err != nil {
-		n = uint64(time.Now().UnixNano())
+		n = uint64(Scale(1, int(time.Now().UnixNano()), int(time.Now().UnixNano())))
 	}
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -18,6 +18,8 @@ import (
 	_ "github.com/klauspost/compress/zstd"
 	_ "github.com/knadh/koanf/maps"
 	_ "github.com/knadh/koanf/v2"
+	_ "github.com/nats-io/nats.go"
+	_ "github.com/nats-io/nats.go/jetstream"
 	_ "github.com/opencontainers/go-digest"
 	_ "github.com/opencontainers/image-spec/specs-go"
 	_ "github.com/opencontainers/image-spec/specs-go/v1"
