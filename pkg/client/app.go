@@ -151,9 +151,6 @@ func (a App) Run(ctx context.Context, std Stdio, s hostabi.Session, argv ...stri
 	}
 	a.Options = append(a.Options[:len(a.Options):len(a.Options)], WithSession(s))
 	c, err := NewClient(a.Options...)
-	if c != nil {
-		c.name = a.Name
-	}
 	r := &run{app: &a, c: c, std: std.complete(), kind: func() string {
 		d, err := c.Describe(ctx)
 		if err != nil {
