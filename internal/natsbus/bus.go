@@ -119,7 +119,7 @@ func (b *Bus) Subscribe(ctx context.Context, topics []string) (hostabi.Subscript
 	return &subscription{s, sync.OnceFunc(func() { b.in.unwant(topics) })}, nil
 }
 
-// Wanted is true: somebody elsewhere may listen, and the stream keeps everything.
+// Wanted is that of the local bus, which takes everything: somebody elsewhere may listen.
 func (b *Bus) Wanted(topic string) bool { return b.local.Wanted(topic) }
 
 // Close sends what is waiting, for half a second, tells how much was left, and closes the local bus. It is

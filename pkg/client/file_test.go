@@ -27,7 +27,7 @@ func TestFileError(t *testing.T) {
 		}
 	}
 	own := hostabi.Errorf(hostabi.ReasonQuota, "too much")
-	if got := client.FileError("x", own); got != error(own) {
+	if got := client.FileError("x", own); got != error(own) { //nolint:errorlint // the same one, not wrapped
 		t.Errorf("of ds: %v", got)
 	}
 	d := client.Description{Invocation: client.RunInfo{Paths: []hostabi.PathArg{{Typed: "../a", Path: "/args/1/a"}, {Path: "/cwd/b"}}}}
