@@ -285,7 +285,7 @@ func (sv *server) unary(c *serving, method string, req []byte) {
 func (sv *server) quick(f *Frame) error {
 	buf := getBuffer()
 	*buf, _ = sv.answer(&serving{id: f.ID, enc: f.Enc, ctx: sv.ctx}, f.Method, f.Body, (*buf)[:0])
-	rest := sv.w.writeNow(*buf)
+	rest, begun := sv.w.writeNow(*buf)
 	if rest == nil {
 		putBuffer(buf)
 		sv.in.soon() // the guest's next call often comes at once
@@ -295,9 +295,13 @@ func (sv *server) quick(f *Frame) error {
 		defer putBuffer(buf)
 		rest()
 	}
+	if begun { // it holds the writer, so there is one of it, and those in the slots may wait for it
+		sv.wg.Go(work)
+		return nil
+	}
 	err := sv.begin(work)
 	if err != nil {
-		sv.wg.Go(work) // it holds the writer
+		sv.wg.Go(work) // still the answer to a call that was made
 	}
 	return err
 }

@@ -61,10 +61,10 @@ func (w *writer) writeLocked(b []byte) error {
 }
 
 // writeNow is write for callers that must not wait for the peer: what the socket does not take at once has to be
-// written by calling rest, which waits. Nothing else is written before that.
-func (w *writer) writeNow(b []byte) (rest func()) {
+// written by calling rest, which waits. begun says that a part is written: then nobody writes anything before rest.
+func (w *writer) writeNow(b []byte) (rest func(), begun bool) {
 	if !w.mu.TryLock() {
-		return func() { _ = w.write(b) }
+		return func() { _ = w.write(b) }, false
 	}
 	w.traceOut(b)
 	n := 0
@@ -73,12 +73,12 @@ func (w *writer) writeNow(b []byte) (rest func()) {
 	}
 	if w.err != nil || n == len(b) {
 		w.mu.Unlock()
-		return nil
+		return nil, false
 	}
 	return func() {
 		defer w.mu.Unlock()
 		_ = w.writeLocked(b[n:])
-	}
+	}, true
 }
 
 // writeFD is write with a descriptor on the first byte.

@@ -87,12 +87,13 @@ func (s *Session) hops() uint32 {
 
 func (s *Session) source() string { return "/plugins/" + string(s.p.Name) }
 
-// publishHost publishes a host event. It is marked as nobody's, so that this session receives it too.
+// publishHost publishes a host event. It belongs to no invocation, so that this session receives it too.
 func (s *Session) publishHost(ctx context.Context, bus Events, topic string, data map[string]any) error {
 	b, err := json.Marshal(data)
 	if err != nil {
 		return err
 	}
+	ctx = hostabi.WithPublisher(ctx, hostabi.Publisher{Name: s.p.Name})
 	_, _, err = bus.Publish(ctx, hostabi.Event{Topic: topic, Source: "/ds", TraceID: s.inv.TraceID, TraceParent: s.inv.TraceParent, Hops: s.hops(), Data: b})
 	return err
 }

@@ -47,14 +47,21 @@ type Bus struct {
 	subs   []*subscription               // a slice: it is walked for every event
 	lost   map[hostabi.PluginName]uint64 // dropped of subscriptions that have ended
 	ids    ids
-	rates  map[string]*rate
+	rates  map[sender]*rate
 	closed bool
 	log    *logFile // nil without one; used with mu held
 
 	interest atomic.Int32 // subscriptions and the log; lets Wanted answer without the lock when there is none
 }
 
-// rate limits one source to hostabi.MaxEventRate a second, with a burst of one second.
+// sender is whose events are counted together: a source, and of host events the plugin that caused them, so that
+// one that is denied without end hides nothing of the others.
+type sender struct {
+	source string
+	cause  hostabi.PluginName
+}
+
+// rate limits one sender to hostabi.MaxEventRate a second, with a burst of one second.
 type rate struct{ next time.Time }
 
 // New makes a bus; it starts nothing.
@@ -68,7 +75,7 @@ func New(o Options) *Bus {
 	if o.ID == "" {
 		o.ID = NewID()
 	}
-	b := &Bus{o: o, ids: ids{prefix: o.ID}, rates: make(map[string]*rate), lost: make(map[hostabi.PluginName]uint64)}
+	b := &Bus{o: o, ids: ids{prefix: o.ID}, rates: make(map[sender]*rate), lost: make(map[hostabi.PluginName]uint64)}
 	if o.Log != nil {
 		b.log = newLog(*o.Log)
 	}
@@ -90,7 +97,7 @@ func (b *Bus) Publish(ctx context.Context, e hostabi.Event) (subscribers, droppe
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.o.Clock()
-	if !b.allow(e.Source, now) {
+	if !b.allow(sender{e.Source, p.Name}, now) {
 		return 0, 0, hostabi.Errorf(hostabi.ReasonRate, "%s publishes more than %d events a second", e.Source, hostabi.MaxEventRate)
 	}
 	if max(e.Hops, p.Hops) >= hostabi.MaxHops {
@@ -259,14 +266,14 @@ func (b *Bus) Close() error {
 	return nil
 }
 
-// allow counts one event of source; b.mu is held. Each event takes its place of one interval on the time line of
-// its source, which may run ahead of now by one second.
-func (b *Bus) allow(source string, now time.Time) bool {
+// allow counts one event of from; b.mu is held. Each event takes its place of one interval on the time line of
+// its sender, which may run ahead of now by one second.
+func (b *Bus) allow(from sender, now time.Time) bool {
 	const interval = time.Second / hostabi.MaxEventRate
-	r, ok := b.rates[source]
+	r, ok := b.rates[from]
 	if !ok {
 		r = &rate{}
-		b.rates[source] = r
+		b.rates[from] = r
 	}
 	if r.next.Before(now) {
 		r.next = now

@@ -276,6 +276,20 @@ func TestRateIsPerSource(t *testing.T) {
 	if _, _, err := b.Publish(t.Context(), event("a")); err != nil {
 		t.Errorf("a second later: %v", err)
 	}
+	host := event("capability.denied")
+	host.Source = "/ds"
+	flooder := hostabi.WithPublisher(t.Context(), hostabi.Publisher{Name: "flooder"})
+	for range hostabi.MaxEventRate {
+		if _, _, err := b.Publish(flooder, host); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := b.Publish(flooder, host); hostabi.ReasonOf(err) != hostabi.ReasonRate {
+		t.Errorf("host events over the rate: %v", err)
+	}
+	if _, _, err := b.Publish(hostabi.WithPublisher(t.Context(), hostabi.Publisher{Name: "other"}), host); err != nil {
+		t.Errorf("another plugin pays for the flood of host events: %v", err)
+	}
 }
 
 func TestWanted(t *testing.T) {

@@ -209,23 +209,27 @@ func (a *handler) run() error {
 	inv.Hops = func() uint32 { return a.hops.Load() + 1 }
 
 	feeding, stop := context.WithCancel(a.h.feeding)
-	fed := make(chan struct{})
+	fed := make(chan bool, 1)
 	go func() {
-		defer close(fed)
-		a.feed(feeding, w)
+		whole := a.feed(feeding, w)
 		_ = w.Close() // the end of its input
+		fed <- !whole
 	}()
 	err = a.h.o.Run(a.h.ctx, a.name, &inv)
-	_ = r.Close() // whoever still writes gets EPIPE
 	stop()
-	<-fed
+	_ = r.Close()
+	_ = w.SetWriteDeadline(time.Unix(1, 0)) // what the process left behind may hold the other end, and reads nothing
+	if unread := <-fed; err == nil && unread {
+		err = errors.New("ended without reading an event that does not fit into its standard input")
+	}
 	out.close()
 	return err
 }
 
-// feed writes events until the process has gone, or the command has and nothing is queued.
-func (a *handler) feed(ctx context.Context, w *os.File) {
-	for a.next(ctx) {
+// feed writes events until the process has gone, or the command has and nothing is queued. It is not whole if the
+// process took not even the first one; then that is dropped, for the next process would do the same.
+func (a *handler) feed(ctx context.Context, w *os.File) (whole bool) {
+	for n := 0; a.next(ctx); n++ {
 		e := &a.queue[0]
 		line, err := eventLine(e)
 		if err != nil { // no such event passes the bus
@@ -236,10 +240,15 @@ func (a *handler) feed(ctx context.Context, w *os.File) {
 			a.hops.Store(e.Hops)
 		}
 		if _, err := w.Write(line); err != nil {
-			return // it stays in the queue for the next process
+			if n > 0 {
+				return true // it stays in the queue for the next process
+			}
+			a.queue = a.queue[1:]
+			return false
 		}
 		a.queue = a.queue[1:]
 	}
+	return true
 }
 
 // ended tells of a process that did not end well, and of the last one there will be.

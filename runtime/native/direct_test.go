@@ -593,3 +593,13 @@ func TestOutputFloodToError(t *testing.T) {
 		t.Errorf("got %d lines, %v", strings.Count(sum.String(), "\n"), err)
 	}
 }
+
+// TestDescendantThatPrints: what a plugin leaves behind is not waited for, however much it prints.
+func TestDescendantThatPrints(t *testing.T) {
+	t.Parallel()
+	path := script(t, "#!/bin/sh\nwhile echo more; do :; done &\nexit 3\n")
+	code, _, err := call{name: "leaves", path: path, stdout: io.Discard}.do(t.Context())
+	if code != 3 || err != nil {
+		t.Errorf("got %d, %v", code, err)
+	}
+}

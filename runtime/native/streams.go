@@ -14,6 +14,10 @@ import (
 // a child of the plugin may hold it open for ever.
 const silence = 500 * time.Millisecond
 
+// leftReads bounds the reads after the end of the process: twice what the largest pipe holds (1 MiB, pipe(7)), so
+// that a descendant that prints for ever does not keep ds.
+const leftReads = 32
+
 // streams are descriptors 0, 1 and 2 of the child. Files pass through untouched, so that terminals stay
 // terminals and nothing is copied; for anything else there is a pipe and a goroutine that copies.
 type streams struct {
@@ -214,9 +218,11 @@ func (p *pump) start() {
 
 func (p *pump) copy() {
 	buf := make([]byte, 64<<10)
-	for armed := false; ; {
+	armed := false
+	for left := leftReads; left > 0; {
 		if p.over.Load() {
 			armed = true
+			left--
 			_ = p.from.SetReadDeadline(time.Now().Add(silence))
 		}
 		n, err := p.from.Read(buf)
