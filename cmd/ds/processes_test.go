@@ -76,7 +76,7 @@ func (r *shareReport) work(until context.Context, dir, host, seed string) error 
 	}
 	random := rand.New(rand.NewPCG(n, 5))
 	zipf := rand.NewZipf(random, 1.1, 1, sharedBlobs-1)
-	for until.Err() == nil && err == nil {
+	for done := false; !done && err == nil; done = until.Err() != nil { // at least one, also on a busy machine
 		b := sharedBlob(int(zipf.Uint64()))
 		switch random.IntN(10) {
 		default:

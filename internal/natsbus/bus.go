@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -27,14 +28,16 @@ type Bus struct {
 	out   *outbox
 	in    *inbox
 
-	mu sync.Mutex // held while the stream is looked up
-	up atomic.Bool
+	up     atomic.Bool
+	turn   chan struct{} // holds one token while the stream is looked up; guards what follows
+	failed error
+	until  time.Time // failed is the answer so long
 }
 
 // Bus wraps the bus that local makes, which gives every accepted event to forward, in order. Nothing is connected
 // before the first use.
 func (c *Conn) Bus(local func(forward func(e hostabi.Event)) Local) *Bus {
-	b := &Bus{c: c}
+	b := &Bus{c: c, turn: make(chan struct{}, 1)}
 	b.out = newOutbox(c, b.Connect)
 	b.local = local(b.out.add)
 	b.in = newInbox(c, b.local.Deliver)
@@ -42,23 +45,33 @@ func (c *Conn) Bus(local func(forward func(e hostabi.Event)) Local) *Bus {
 }
 
 // Connect makes the connection and, when it is missing, the stream. Every use does; this is for who wants to know
-// before. Errors: NATS_UNAVAILABLE.
+// before. When it fails, everybody gets the error for a while. Errors: NATS_UNAVAILABLE.
 func (b *Bus) Connect(ctx context.Context) error {
 	if b.up.Load() {
 		return nil
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	select {
+	case b.turn <- struct{}{}:
+		defer func() { <-b.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if b.up.Load() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, b.c.o.ConnectTimeout)
+	if b.failed != nil && b.c.o.Clock().Before(b.until) {
+		return b.failed
+	}
+	limited, cancel := context.WithTimeout(ctx, b.c.o.ConnectTimeout)
 	defer cancel()
-	js, err := b.c.open(ctx)
+	js, err := b.c.open(limited)
 	if err != nil {
 		return err
 	}
-	if err := b.stream(ctx, js); err != nil {
+	if err := b.stream(limited, js); err != nil {
+		if ctx.Err() == nil { // not the end of this one caller
+			b.failed, b.until = err, b.c.o.Clock().Add(failedFor)
+		}
 		return err
 	}
 	b.up.Store(true)

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	callTimeout = 2 * time.Second        // one request to the server
+	callTimeout = 2 * time.Second        // one request to the server, and the wait for the acknowledgement of an event
 	firstDelay  = 250 * time.Millisecond // between attempts to reach it again
 	lastDelay   = 2 * time.Second
 	failedFor   = 5 * time.Second // a server that could not be reached is not tried again for so long
@@ -39,6 +39,8 @@ type Options struct {
 	CertFile, KeyFile string                   // of a client certificate
 	Prefix            string                   // of subjects, stream and bucket, one per team
 	ConnectTimeout    time.Duration            // for all servers together, default 2 s
+	CallTimeout       time.Duration            // for one request, default 2 s
+	FlushTime         time.Duration            // for what waits when a Bus is closed, default half a second
 	Replicas          int                      // of stream and bucket when they are created
 	EventRetention    time.Duration            // of the stream when it is created
 	ID                string                   // bus id of this process, 16 hex; names the connection
@@ -69,6 +71,12 @@ func New(o Options) *Conn {
 	if o.ConnectTimeout <= 0 {
 		o.ConnectTimeout = 2 * time.Second
 	}
+	if o.CallTimeout <= 0 {
+		o.CallTimeout = callTimeout
+	}
+	if o.FlushTime <= 0 {
+		o.FlushTime = flushTime
+	}
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
@@ -83,9 +91,17 @@ func New(o Options) *Conn {
 	}
 	c := &Conn{o: o, back: make(chan struct{})}
 	c.o.Servers = nil
+	var login *url.Userinfo
 	for _, s := range o.Servers {
-		if !c.addServer(s) {
+		user, ok := c.addServer(s)
+		switch {
+		case !ok:
 			c.bad = hostabi.Errorf(hostabi.ReasonConfigValue, "an entry of nats.servers is not nats://HOST[:PORT] or tls://HOST[:PORT]")
+		case user == nil:
+		case login != nil && *user != *login: // one would be sent to the host of the other
+			c.bad = hostabi.Errorf(hostabi.ReasonConfigValue, "entries of nats.servers have different credentials: there is one login for all servers")
+		default:
+			login = user
 		}
 	}
 	if len(o.Servers) == 0 {
@@ -101,13 +117,13 @@ func New(o Options) *Conn {
 func (c *Conn) ID() string { return c.o.ID }
 
 // addServer takes user and password out of an address, so that no error of the client can repeat them.
-func (c *Conn) addServer(s string) bool {
+func (c *Conn) addServer(s string) (user *url.Userinfo, ok bool) {
 	if !strings.Contains(s, "://") {
 		s = "nats://" + s
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" || u.Path != "" && u.Path != "/" {
-		return false
+		return nil, false
 	}
 	if u.User != nil {
 		name := u.User.Username()
@@ -118,7 +134,7 @@ func (c *Conn) addServer(s string) bool {
 		}
 	}
 	c.o.Servers = append(c.o.Servers, u.Scheme+"://"+u.Host)
-	return true
+	return u.User, true
 }
 
 // open is the connection. The first use makes it; when that fails, everybody gets the error for a while and
@@ -174,6 +190,8 @@ func (c *Conn) options() []nats.Option {
 		// What is not sent is kept here, counted, and not in the buffer of the client.
 		nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(), nats.CustomReconnectDelay(delay),
 		nats.PingInterval(20 * time.Second), nats.MaxPingsOutstanding(2),
+		// A server that does not read holds up nobody, also not the end. What was in the buffer is lost then, maybe a subscription: begin again.
+		nats.FlusherTimeout(o.CallTimeout), nats.ReconnectOnFlusherError(),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { o.Log.Debug("nats: connection lost", "err", err) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			o.Log.Debug("nats: connected again", "server", nc.ConnectedAddr())
@@ -270,7 +288,7 @@ func (c *Conn) Close() error {
 	select {
 	case <-ended:
 		return nil
-	case <-time.After(callTimeout):
+	case <-time.After(c.o.CallTimeout):
 		return errors.New("nats: the connection does not end")
 	}
 }

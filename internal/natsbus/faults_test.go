@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,6 +65,7 @@ func TestBadOptions(t *testing.T) {
 	for name, o := range map[string]natsbus.Options{
 		"no server": {Prefix: "ds"}, "scheme": {Prefix: "ds", Servers: []string{"http://u:canary@h"}}, "path": {Prefix: "ds", Servers: []string{"nats://canary@h/x"}},
 		"no url": {Prefix: "ds", Servers: []string{"nats://u:canary@h:port:%zz"}}, "prefix": {Prefix: "a.*", Servers: []string{"h"}}, "empty prefix": {Servers: []string{"h"}},
+		"two logins": {Prefix: "ds", Servers: []string{"nats://u:canary-1@h", "nats://i", "nats://u:canary-2@j"}}, "login and token": {Prefix: "ds", Servers: []string{"nats://u:canary@h", "nats://canary@i"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := start(t, o).Connect(t.Context())
@@ -87,6 +89,7 @@ func TestCredentials(t *testing.T) {
 		"user in url":    {natsbus.Options{Servers: []string{"nats://team:canary-1@" + byUser.Addr()}}, true},
 		"wrong password": {natsbus.Options{Servers: []string{"nats://team:canary-3@" + byUser.Addr()}}, false},
 		"nobody":         {natsbus.Options{Servers: []string{byUser.Addr()}}, false},
+		"one login":      {natsbus.Options{Servers: []string{"nats://team:canary-1@" + byUser.Addr(), "nats://team:canary-1@" + byUser.Addr(), byUser.Addr()}}, true},
 		"token":          {natsbus.Options{Servers: []string{byToken.Addr()}, Token: "canary-2"}, true},
 		"token in url":   {natsbus.Options{Servers: []string{"nats://canary-2@" + byToken.Addr()}}, true},
 		"wrong token":    {natsbus.Options{Servers: []string{byToken.Addr()}, Token: "canary-4"}, false},
@@ -95,7 +98,7 @@ func TestCredentials(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			c.o.Prefix, c.o.Log = "ds", slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			c.o.Prefix, c.o.ConnectTimeout, c.o.Log = "ds", patience, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			n := start(t, c.o)
 			err := n.Connect(t.Context())
 			if c.ok && err != nil {
@@ -141,9 +144,11 @@ func TestLeastPrivilege(t *testing.T) {
 		t.Error(err)
 	}
 	// Another prefix is another team.
-	o.Prefix, o.ConnectTimeout = "other", 300*time.Millisecond
+	o.Prefix = "other"
 	stranger := start(t, o)
-	err := stranger.Connect(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the server does not answer what is not allowed
+	defer cancel()
+	err := stranger.Connect(ctx)
 	wantReason(t, err, hostabi.ReasonNATSUnavailable)
 	if err == nil || !strings.Contains(err.Error(), "stream other-events") {
 		t.Errorf("the error does not name the stream: %v", err)
@@ -156,6 +161,45 @@ func TestNoJetStream(t *testing.T) {
 	wantReason(t, n.Connect(t.Context()), hostabi.ReasonNATSUnavailable)
 	_, err := n.state.Get(t.Context(), "s3", "k")
 	wantReason(t, err, hostabi.ReasonNATSUnavailable)
+}
+
+// TestFailureIsRemembered: a stream that cannot be had is looked up again only after a while.
+func TestFailureIsRemembered(t *testing.T) {
+	o := options(startServer(t, natstest.Options{NoJetStream: true}))
+	now := time.Now()
+	o.Clock = func() time.Time { return now }
+	n := start(t, o)
+	first := n.Connect(t.Context())
+	wantReason(t, first, hostabi.ReasonNATSUnavailable)
+	if again := n.Connect(t.Context()); hostabi.AsError(again) != hostabi.AsError(first) {
+		t.Errorf("it was tried again at once: %v", again)
+	}
+	now = now.Add(time.Minute)
+	if later := n.Connect(t.Context()); hostabi.AsError(later) == hostabi.AsError(first) {
+		t.Error("it was not tried again after a minute")
+	}
+}
+
+// TestQuotaOfManyWriters: writes of one owner at the same time do not add up to more than it may have.
+func TestQuotaOfManyWriters(t *testing.T) {
+	const writers, size, quota = 32, 200 << 10, 1 << 20
+	n := start(t, options(startServer(t, natstest.Options{})))
+	var wrote atomic.Int64
+	var wg sync.WaitGroup
+	for i := range writers {
+		wg.Go(func() {
+			_, err := n.state.Put(t.Context(), "s3", hostabi.StateEntry{Key: fmt.Sprint(i), Value: make([]byte, size)}, nil, quota)
+			if err == nil {
+				wrote.Add(1)
+				return
+			}
+			wantReason(t, err, hostabi.ReasonQuota)
+		})
+	}
+	wg.Wait()
+	if got := wrote.Load(); got != quota/size {
+		t.Errorf("%d writes succeeded, want %d", got, quota/size)
+	}
 }
 
 func TestTLS(t *testing.T) {
@@ -250,9 +294,11 @@ func TestServerComesBack(t *testing.T) {
 			t.Errorf("locally %s came", got.Topic)
 		}
 	}
-	_, err := a.state.Get(t.Context(), "s3", "k")
+	away, cancel := context.WithTimeout(t.Context(), time.Second) // no reply comes to what was sent before the client knows
+	defer cancel()
+	_, err := a.state.Get(away, "s3", "k")
 	wantReason(t, err, hostabi.ReasonNATSUnavailable)
-	_, err = a.state.Put(t.Context(), "s3", hostabi.StateEntry{Key: "k"}, nil, 0)
+	_, err = a.state.Put(away, "s3", hostabi.StateEntry{Key: "k"}, nil, 0)
 	wantReason(t, err, hostabi.ReasonNATSUnavailable)
 	if err := srv.Start(); err != nil {
 		t.Fatal(err)
@@ -283,7 +329,9 @@ func TestServerComesBack(t *testing.T) {
 // TestServerStaysAway: the end of the command tells once how much was not sent.
 func TestServerStaysAway(t *testing.T) {
 	srv := startServer(t, natstest.Options{})
-	n := start(t, options(srv))
+	o := options(srv)
+	o.FlushTime = 0 // the default
+	n := start(t, o)
 	if err := n.Connect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -453,8 +501,10 @@ func wantStateCorrupt(t *testing.T, n *node) {
 // TestNothingStays: no goroutine of the client or of this package outlives Close, whatever was going on.
 func TestNothingStays(t *testing.T) {
 	srv := startServer(t, natstest.Options{})
+	o := options(srv)
+	o.FlushTime = 0 // the default
 	for i := range 3 {
-		n := start(t, options(srv))
+		n := start(t, o)
 		_ = n.subscribe(t, "a.*", "b")
 		n.publish(t, "a.x", "b")
 		if err := bustest.Increment(t.Context(), n.state, 1); err != nil {

@@ -54,7 +54,7 @@ func (in *inbox) want(ctx context.Context, patterns []string) error {
 	if err := in.add(nc, patterns); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, in.c.o.CallTimeout)
 	defer cancel()
 	if nc.IsConnected() {
 		if err := nc.FlushWithContext(ctx); err != nil {

@@ -35,9 +35,15 @@ type node struct {
 	warns []string
 }
 
+// patience is the limit of what succeeds: a busy machine fails no test.
+const patience = 30 * time.Second
+
 // options are those of a connection to srv.
 func options(srv *natstest.Server) natsbus.Options {
-	return natsbus.Options{Servers: []string{"nats://" + srv.Addr()}, Prefix: "ds", EventRetention: time.Hour}
+	return natsbus.Options{
+		Servers: []string{"nats://" + srv.Addr()}, Prefix: "ds", EventRetention: time.Hour,
+		ConnectTimeout: patience, CallTimeout: patience, FlushTime: patience,
+	}
 }
 
 // start makes a node that ends with the test.
@@ -136,10 +142,11 @@ func TestStateSuite(t *testing.T) {
 }
 
 func TestEventSuite(t *testing.T) {
-	srv := startServer(t, natstest.Options{})
+	srv, cases := startServer(t, natstest.Options{}), 0
 	bustest.RunEvents(t, func(t *testing.T, clock func() time.Time) bustest.Bus {
+		cases++
 		o := options(srv)
-		o.Clock = clock
+		o.Clock, o.Prefix = clock, fmt.Sprintf("t%d", cases)
 		return start(t, o)
 	})
 }

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	outRing     = 1000            // events that wait for the server
-	batchSize   = 256             // events on their way to it
-	dedupWindow = 2 * time.Minute // in which the server knows an event again
-	flushTime   = 500 * time.Millisecond
+	outRing     = 1000                   // events that wait for the server
+	batchSize   = 256                    // events on their way to it
+	dedupWindow = 2 * time.Minute        // in which the server knows an event again
+	flushTime   = 500 * time.Millisecond // for what waits at the end
 )
 
 // outbox is what goes to the server: a ring that loses its oldest event, counted, and one goroutine that takes
@@ -219,7 +219,7 @@ func (o *outbox) message(e *hostabi.Event) (*nats.Msg, error) {
 	return &nats.Msg{Subject: subject(o.c.o.Prefix, e.Topic), Header: nats.Header{nats.MsgIdHdr: []string{e.ID}}, Data: data}, nil
 }
 
-// close gives what waits half a second, ends the goroutine and tells what was lost.
+// close gives what waits Options.FlushTime, ends the goroutine and tells what was lost.
 func (o *outbox) close() {
 	o.mu.Lock()
 	if o.closing {
@@ -229,7 +229,7 @@ func (o *outbox) close() {
 	o.closing = true
 	close(o.ending)
 	o.mu.Unlock()
-	t := time.AfterFunc(flushTime, o.cancel)
+	t := time.AfterFunc(o.c.o.FlushTime, o.cancel)
 	defer t.Stop()
 	o.running.Wait()
 	o.cancel()

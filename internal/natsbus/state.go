@@ -26,9 +26,10 @@ type State struct {
 	c   *Conn
 	ttl time.Duration
 
-	mu   sync.Mutex
-	kv   jetstream.KeyValue
-	held map[hostabi.PluginName]usage
+	mu    sync.Mutex
+	kv    jetstream.KeyValue
+	held  map[hostabi.PluginName]usage
+	turns map[hostabi.PluginName]chan struct{} // one writer of each owner at a time, so that held stays true
 }
 
 // usage is what an owner holds as far as this process knows: the cost and the end of each key.
@@ -41,7 +42,7 @@ type held struct {
 
 // State is a store in the bucket PREFIX-state; ttl is for entries written without one, 0 = never.
 func (c *Conn) State(ttl time.Duration) *State {
-	return &State{c: c, ttl: ttl, held: make(map[hostabi.PluginName]usage)}
+	return &State{c: c, ttl: ttl, held: make(map[hostabi.PluginName]usage), turns: make(map[hostabi.PluginName]chan struct{})}
 }
 
 // Get answers KEY_NOT_FOUND for an absent or expired key.
@@ -49,7 +50,7 @@ func (s *State) Get(ctx context.Context, owner hostabi.PluginName, key string) (
 	if err := hostabi.CheckStateEntry(owner, &hostabi.StateEntry{Key: key}); err != nil {
 		return hostabi.StateEntry{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.c.o.CallTimeout)
 	defer cancel()
 	kv, err := s.bucket(ctx)
 	if err != nil {
@@ -75,7 +76,7 @@ func (s *State) Put(ctx context.Context, owner hostabi.PluginName, e hostabi.Sta
 	if err := hostabi.CheckStateEntry(owner, &e); err != nil {
 		return hostabi.StateEntry{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.c.o.CallTimeout)
 	defer cancel()
 	kv, err := s.bucket(ctx)
 	if err != nil {
@@ -96,6 +97,11 @@ func (s *State) Put(ctx context.Context, owner hostabi.PluginName, e hostabi.Sta
 	if end := hostabi.StateExpiry(e.Expires, now, s.ttl); !end.IsZero() {
 		out.Expires = time.UnixMilli(end.UnixMilli())
 	}
+	done, err := s.turn(ctx, owner)
+	if err != nil {
+		return hostabi.StateEntry{}, err
+	}
+	defer done()
 	if err := s.fits(ctx, kv, &out, quota); err != nil {
 		return hostabi.StateEntry{}, err
 	}
@@ -120,7 +126,7 @@ func (s *State) Delete(ctx context.Context, owner hostabi.PluginName, key string
 	if err := hostabi.CheckStateEntry(owner, &hostabi.StateEntry{Key: key}); err != nil {
 		return false, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.c.o.CallTimeout)
 	defer cancel()
 	kv, err := s.bucket(ctx)
 	if err != nil {
@@ -140,6 +146,11 @@ func (s *State) Delete(ctx context.Context, owner hostabi.PluginName, key string
 	if ifRev != nil {
 		opts = append(opts, jetstream.LastRevision(old.Revision))
 	}
+	done, err := s.turn(ctx, owner)
+	if err != nil {
+		return false, err
+	}
+	defer done()
 	if err := kv.Delete(ctx, bucketKey(owner, key), opts...); err != nil {
 		return false, s.writeError(ctx, kv, owner, key, ifRev, err)
 	}
@@ -194,20 +205,28 @@ func (s *State) clear(ctx context.Context, owner hostabi.PluginName, aside strin
 		if err := s.clearOne(ctx, kv, &e, aside); err != nil {
 			return callError("bucket "+kv.Bucket(), err)
 		}
-		s.forget(owner, e.Key)
 	}
 	return nil
 }
 
 func (s *State) clearOne(ctx context.Context, kv jetstream.KeyValue, e *hostabi.StateEntry, aside string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.c.o.CallTimeout)
 	defer cancel()
+	done, err := s.turn(ctx, e.Owner)
+	if err != nil {
+		return err
+	}
+	defer done()
 	if aside != "" {
 		if _, err := kv.Put(ctx, aside+encodeKey(e.Key), encode(e)); err != nil {
 			return err
 		}
 	}
-	return kv.Purge(ctx, bucketKey(e.Owner, e.Key))
+	if err := kv.Purge(ctx, bucketKey(e.Owner, e.Key)); err != nil {
+		return err
+	}
+	s.forget(e.Owner, e.Key)
+	return nil
 }
 
 // bucket is the bucket, made if it is missing and never changed.
@@ -221,7 +240,7 @@ func (s *State) bucket(ctx context.Context) (jetstream.KeyValue, error) {
 	if s.kv != nil {
 		return s.kv, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.c.o.CallTimeout)
 	defer cancel()
 	name := s.c.o.Prefix + "-state"
 	kv, err := js.KeyValue(ctx, name)
@@ -262,7 +281,7 @@ func (s *State) all(ctx context.Context, kv jetstream.KeyValue, owner hostabi.Pl
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	silence := time.AfterFunc(callTimeout, cancel)
+	silence := time.AfterFunc(s.c.o.CallTimeout, cancel)
 	defer silence.Stop()
 	w, err := kv.Watch(ctx, string(owner)+".*", jetstream.IgnoreDeletes())
 	if err != nil {
@@ -280,7 +299,7 @@ func (s *State) all(ctx context.Context, kv jetstream.KeyValue, owner hostabi.Pl
 				slices.SortFunc(out, func(a, b hostabi.StateEntry) int { return cmp.Compare(a.Key, b.Key) })
 				return out, nil
 			}
-			silence.Reset(callTimeout)
+			silence.Reset(s.c.o.CallTimeout)
 			key, ok := decodeKey(strings.TrimPrefix(kve.Key(), string(owner)+"."))
 			if !ok {
 				continue // not written by ds
@@ -324,8 +343,25 @@ func (s *State) writeError(ctx context.Context, kv jetstream.KeyValue, owner hos
 	return hostabi.StateConflict(owner, key, have, *ifRev)
 }
 
+// turn waits until no other write of owner is on its way from here; done lets the next one begin.
+func (s *State) turn(ctx context.Context, owner hostabi.PluginName) (done func(), err error) {
+	s.mu.Lock()
+	t := s.turns[owner]
+	if t == nil {
+		t = make(chan struct{}, 1)
+		s.turns[owner] = t
+	}
+	s.mu.Unlock()
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	case <-ctx.Done():
+		return nil, callError("state of "+string(owner), ctx.Err())
+	}
+}
+
 // fits compares what the owner would hold with its quota. The sum is made at the first write, and again before
-// a refusal: others may have made room.
+// a refusal: others may have made room. It is the turn of e.
 func (s *State) fits(ctx context.Context, kv jetstream.KeyValue, e *hostabi.StateEntry, quota int64) error {
 	s.mu.Lock()
 	u, ok := s.held[e.Owner]
